@@ -1,0 +1,1 @@
+"""Measurements of Pictura against its peers: `python -m benchmarks --list`."""

@@ -1,0 +1,53 @@
+"""Floating point operations that CLIP's towers need, by their shapes; a multiplication and an addition are two.
+
+Only matrix products are counted. The last block counts the one token that is read, and texts count as long as they are
+given: `share_of_peak` must not rise by computing what nobody reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def tower(n: int, width: int, depth: int, mlp_ratio: float, *, one_read: bool = True) -> float:
+    """Forward pass of a Transformer over one sequence of n tokens; `one_read`: the last block computes one of them."""
+
+    def block(queries: int) -> float:
+        projections = 2 * width * width * (2 * n + 2 * queries)  # keys and values; queries and output
+        scores = 2 * 2 * queries * n * width
+        mlp = 2 * 2 * queries * width * round(mlp_ratio * width)
+        return projections + scores + mlp
+
+    return (depth - 1) * block(n) + block(1 if one_read else n)
+
+
+def image(config: Any, *, training: bool = False) -> float:
+    """One picture through the image tower and its projection. config: a CLIPConfig with a ViT.
+
+    Training adds a backward pass of twice as much, less the gradient of the picture itself.
+    """
+    c = config.image
+    patches = (c.image_size // c.patch_size) ** 2
+    class_token = c.pool == "class"
+    embed = 2 * patches * 3 * c.patch_size**2 * c.width
+    blocks = tower(patches + class_token, c.width, c.depth, c.mlp_ratio, one_read=class_token)
+    rest = blocks + 2 * c.width * config.embed_dim
+    return 2 * embed + 3 * rest if training else embed + rest
+
+
+def text(config: Any, length: int, *, training: bool = False) -> float:
+    """One text of `length` tokens through the text tower and its projection."""
+    c = config.text
+    forward = tower(length, c.width, c.depth, c.mlp_ratio) + 2 * c.width * config.embed_dim
+    return 3 * forward if training else forward
+
+
+def contrastive(n: int, dim: int) -> float:
+    """Similarities of n pairs and their gradient: one product forward, two backward."""
+    return 3 * 2.0 * n * n * dim
+
+
+def training_step(config: Any, batch: int, length: int) -> float:
+    """One step on `batch` pairs with texts of `length` tokens."""
+    each = image(config, training=True) + text(config, length, training=True)
+    return batch * each + contrastive(batch, config.embed_dim)

@@ -1,0 +1,1 @@
+"""Pictures and words: sources, decoding, views, tokenizers, batches, and the procedural `scenes`."""

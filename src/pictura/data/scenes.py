@@ -1,0 +1,181 @@
+"""The embedded default source: a procedural picture world. Everything runs on it with no download, and every claim can
+be checked against ground truth.
+
+`scene_world.py` says what exists and where, `scene_draw.py` draws it, `scene_words.py` tells of it and
+`scene_questions.py` asks about it; this file serves it as a source.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pictura.data import scene_draw, scene_questions, scene_words
+from pictura.data.scene_world import (
+    COLOURS,
+    MOTIONS,
+    NOVEL_SHAPES,
+    SHAPES,
+    Scene,
+    Split,
+    Thing,
+    combinations,
+    generator,
+    lay_out,
+    move,
+)  # fmt: skip
+from pictura.data.source import Example, Source, SourceConfig
+
+Part = Literal["image", "captions", "label", "boxes", "masks", "questions", "statement", "clip"]
+_MENTIONS = {"list": 4.0, "one": 2.0, "colour": 1.0, "shape": 1.0, "relation": 1.0, "count": 0.5, "background": 0.5}
+_LAYOUT, _DRAWING, _WORDS, _QUESTIONS, _PARTNER, _MOTION = range(6)  # one stream of random numbers each
+_LABELLED = ("label", "boxes", "statement", "clip")  # parts with labels: they say what `class_names` are
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig(SourceConfig):
+    """`count` scenes of a `split`; each example holds what `gives` names, and only that is computed.
+
+    gives: `image` uint8 [y x c]; `captions`; `label` of scenes of one thing; `boxes` float32 [k 4] (x0 y0 x1 y1 px)
+        with `labels` int64 [k]; `masks` bool [k y x]; `questions`, pairs of (question, answer); `statement` about two
+        `images` uint8 [2 y x c] with its truth as `label`; `clip` uint8 [t y x c] with its motion as `label`.
+        Boxes and masks are of the visible part.
+    split: `train`; `fresh` (new scenes of what training has seen); `heldout` (colour-shape combinations that training
+        never shows); `shapes` (novel shapes); `counts` (more things); `style` (a new drawing style); `everything`.
+    mentions: weights of the kinds of captions: list one colour shape relation count background.
+    """
+
+    kind: ClassVar[str] = "scenes"
+    count: int = 1_000_000
+    image_size: int = 64
+    objects: tuple[int, int] = (1, 4)
+    split: Split = "train"
+    gives: tuple[Part, ...] = ("image", "captions")
+    captions: int = 1
+    questions: int = 1
+    frames: int = 8
+    mentions: dict[str, float] = field(default_factory=lambda: dict(_MENTIONS))
+    label_of: Literal["combination", "shape", "colour"] = "combination"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.objects[0] <= self.objects[1] <= 8:
+            raise ValueError(f"objects: {list(self.objects)} is not a range within 1 … 8; try [1, 4]")
+        if "label" in self.gives and self.objects != (1, 1):
+            raise ValueError(
+                f"gives: a label needs one thing per scene, not {list(self.objects)}; set objects to [1, 1]"
+            )
+        if len(labelled := [part for part in self.gives if part in _LABELLED]) > 1:
+            raise ValueError(f"gives: {' and '.join(labelled)} each bring labels of their own; ask for one of them")
+        for name in ("count", "captions", "questions", "frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is too few; at least 1")
+        if self.image_size < 8:
+            raise ValueError(f"image_size: {self.image_size} px is too small to see anything; try 64")
+        if self.seed < 0:
+            raise ValueError(f"seed: {self.seed} is negative; try 0")
+        if unknown := set(self.mentions) - set(scene_words.KINDS):
+            there_are = ", ".join(scene_words.KINDS)
+            raise ValueError(f"mentions: no such kind of caption {sorted(unknown)}; there are {there_are}")
+        if min(self.mentions.values(), default=0) < 0 or not sum(self.mentions.values()) > 0:
+            raise ValueError("mentions: weights must not be negative and not all zero")
+
+    def build(self) -> "Scenes":
+        return Scenes(self)
+
+
+_KEYS: dict[str, tuple[str, ...]] = {
+    "boxes": ("boxes", "labels"),
+    "statement": ("images", "statement", "label"),
+    "clip": ("clip", "label"),
+}
+
+
+class Scenes(Source):
+    """Random access to scenes; the example at an index depends on (seed, split, index) and the configuration alone."""
+
+    def __init__(self, config: ScenesConfig) -> None:
+        self.config = config
+        self.provides = frozenset(key for part in config.gives for key in _KEYS.get(part, (part,)))
+        self.class_names = self._class_names()
+        self._label = {name: number for number, name in enumerate(self.class_names)}
+
+    def _class_names(self) -> tuple[str, ...]:
+        config = self.config
+        if "statement" in config.gives:
+            return ("false", "true")
+        if "clip" in config.gives:
+            return MOTIONS
+        shapes = SHAPES + NOVEL_SHAPES if config.split in ("shapes", "everything") else SHAPES
+        pairs = tuple(f"{colour} {shape}" for shape in shapes for colour in COLOURS)
+        return {"combination": pairs, "shape": shapes, "colour": tuple(COLOURS)}[config.label_of]
+
+    def __len__(self) -> int:
+        return self.config.count
+
+    def _generator(self, index: int, purpose: int) -> np.random.Generator:
+        return generator(self.config.seed, self.config.split, index, purpose)
+
+    def scene(self, index: int) -> Scene:
+        """The ground truth behind example `index`."""
+        return lay_out(self._generator(index, _LAYOUT), self.config.split, self.config.objects)
+
+    def label(self, thing: Thing) -> int:
+        """Position of a thing's colour, shape or combination in `class_names`."""
+        word = {"shape": thing.shape, "colour": thing.colour}.get(self.config.label_of, f"{thing.colour} {thing.shape}")
+        return self._label[word]
+
+    def captions(self, index: int) -> list[str]:
+        """The captions of one scene, without drawing it."""
+        return self._captions(index, self.scene(index))
+
+    def _captions(self, index: int, scene: Scene) -> list[str]:
+        rng = self._generator(index, _WORDS)
+        return [scene_words.caption(scene, rng, self.config.mentions) for _ in range(self.config.captions)]
+
+    def _draw(self, index: int, scene: Scene, purpose: int = _DRAWING) -> NDArray[np.uint8]:
+        return scene_draw.draw(scene, self.config.image_size, self._generator(index, purpose))
+
+    def __getitem__(self, index: int) -> Example:
+        config, gives = self.config, self.config.gives
+        if not 0 <= index < config.count:
+            raise IndexError(f"scene {index} of {config.count}")
+        scene = self.scene(index)
+        example: dict[str, Any] = {"key": f"{config.split}-{index}"}
+        if "image" in gives:
+            example["image"] = self._draw(index, scene)
+        if "captions" in gives:
+            example["captions"] = self._captions(index, scene)
+        if "label" in gives:
+            example["label"] = self.label(scene.things[0])
+        if "boxes" in gives or "masks" in gives:
+            example |= self._regions(scene)
+        if "questions" in gives:
+            rng, pairs = self._generator(index, _QUESTIONS), combinations(config.split)
+            example["questions"] = [scene_questions.question(scene, rng, pairs) for _ in range(config.questions)]
+        if "statement" in gives:
+            example |= self._statement(index, scene)
+        if "clip" in gives:
+            example |= self._clip(index, scene)
+        return cast(Example, example)
+
+    def _regions(self, scene: Scene) -> dict[str, Any]:
+        masks = scene_draw.masks(scene, self.config.image_size)
+        regions: dict[str, Any] = {"masks": masks} if "masks" in self.config.gives else {}
+        if "boxes" in self.config.gives:
+            regions["boxes"] = scene_draw.boxes(masks)
+            regions["labels"] = np.array([self.label(thing) for thing in scene.things], np.int64)
+        return regions
+
+    def _statement(self, index: int, left: Scene) -> dict[str, Any]:
+        config, rng = self.config, self._generator(index, _PARTNER)
+        text, right, truth = scene_questions.statement(
+            left, lambda: lay_out(rng, config.split, config.objects), rng, combinations(config.split)
+        )
+        images = np.stack([self._draw(index, left), self._draw(index, right, _PARTNER)])
+        return {"images": images, "statement": text, "label": int(truth)}
+
+    def _clip(self, index: int, scene: Scene) -> dict[str, Any]:
+        frames, motion = move(self._generator(index, _MOTION), scene, self.config.frames)
+        return {"clip": np.stack([self._draw(index, frame) for frame in frames]), "label": self._label[motion]}

@@ -1,0 +1,1 @@
+"""Several processes as one: who they are, features gathered with gradients, models replicated or sharded."""

@@ -1,0 +1,145 @@
+"""A task replicated (DDP) or sharded (FSDP2) over the processes, so that backward leaves averaged gradients.
+
+Zhao et al., PyTorch FSDP (2023); Li et al., PyTorch Distributed (2020).
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from pictura.distributed.ranks import world
+
+Mode = Literal["none", "ddp", "fsdp"]
+BUCKET = 2**25  # bytes reduced at once where no overlap with backward is to be had, as DDP's default
+
+
+def wrap(task: nn.Module, mode: Mode = "ddp", *, bf16: bool = False) -> nn.Module:
+    """The task, ready to train in this process beside the others; with one process, the task itself.
+
+    `bf16` is for fsdp: it keeps float32 shards and computes with bf16 copies. Every process starts from the weights of
+    process 0. The task must lie on its device already. Raises ValueError for mode none beside other processes.
+    """
+    if world() == 1:
+        return task
+    if mode == "none":
+        raise ValueError(f"mode none: each of {world()} processes would train a model of its own; use ddp or fsdp")
+    if mode == "fsdp":
+        return _shard(task, bf16)
+    device = next(task.parameters()).device
+    norm_over_batch = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules())
+    replica = DistributedDataParallel(
+        task, device_ids=None if device.type == "cpu" else [device], gradient_as_bucket_view=True
+    )
+    # constants need no broadcast before each forward; set here since torch renamed the argument between 2.11 and 2.14
+    replica.broadcast_buffers = norm_over_batch
+    return replica
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The task inside; with fsdp the task itself was changed in place."""
+    return module.module if isinstance(module, DistributedDataParallel) else module
+
+
+@torch.no_grad()
+def full_state(module: nn.Module) -> dict[str, Tensor]:
+    """The unwrapped task's state, whole and on the CPU, in every process; all of them must call it together.
+
+    With fsdp this is the float32 weights, also after a forward that left bf16 copies in their place.
+    """
+    state = unwrap(module).state_dict()
+    return {name: (t.full_tensor() if isinstance(t, DTensor) else t).cpu() for name, t in state.items()}
+
+
+def units(task: nn.Module) -> list[nn.Module]:
+    """What is sharded, and gathered for computing, one at a time: the items of every `blocks` list."""
+    lists = (getattr(module, "blocks", None) for module in task.modules())
+    return [block for blocks in lists if isinstance(blocks, nn.ModuleList) for block in blocks]
+
+
+def _shard(task: nn.Module, bf16: bool) -> nn.Module:
+    for tensor in chain(task.parameters(), task.buffers()):
+        dist.broadcast(tensor.detach(), 0)
+    mesh = init_device_mesh(next(task.parameters()).device.type, (world(),))
+    low = torch.bfloat16 if bf16 else None
+    for block in units(task):
+        fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32))
+    # A number without a shape (a temperature) cannot be cut, and bf16 is too coarse for it: it stays whole and float32
+    # in every process, and its gradient is averaged here.
+    whole = {p for p in task.parameters() if p.dim() == 0}
+    for parameter in whole:
+        if parameter.requires_grad:
+            parameter.register_hook(_average)
+    # inputs of the task are not cast: boxes and labels among them may need their digits
+    policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    fully_shard(task, mesh=mesh, mp_policy=policy, ignored_params=whole)
+    for method in ("embed", "score"):  # called by themselves when gradients are cached
+        if hasattr(task, method):
+            register_fsdp_forward_method(task, method)
+    return task
+
+
+def _average(grad: Tensor) -> Tensor:
+    total = grad.clone()
+    dist.all_reduce(total)
+    return total / world()
+
+
+@contextmanager
+def accumulate(module: nn.Module) -> Iterator[None]:
+    """Several backwards inside, of any methods of the unwrapped task, count as one: averaged gradients at the end.
+
+    DDP reduces once, on leaving. FSDP reduces in each backward, since whole gradients are what it must never hold;
+    averages of sums are sums of averages.
+    """
+    if not isinstance(module, DistributedDataParallel):
+        yield
+        return
+    with module.no_sync():
+        yield
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for grads in by_dtype.values():
+        for bucket in _buckets(grads):
+            flat = torch.cat([grad.flatten() for grad in bucket])
+            dist.all_reduce(flat)
+            flat /= world()
+            pieces = torch.split(flat, [grad.numel() for grad in bucket])
+            torch._foreach_copy_(bucket, [p.view_as(g) for p, g in zip(pieces, bucket, strict=True)])
+
+
+def _buckets(grads: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    held = 0
+    for grad in grads:
+        bucket.append(grad)
+        held += grad.nbytes
+        if held >= BUCKET:
+            yield bucket
+            bucket, held = [], 0
+    if bucket:
+        yield bucket
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+    """Scale gradients down until their norm, over all parameters and all shards, is at most `max_norm`.
+
+    Returns the norm before clipping, [], the same in every process; nothing waits for the device.
+    """
+    owners = [p for p in parameters if p.grad is not None]
+    norm = get_total_norm([p.grad for p in owners if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()  # what it holds until here is this process's part
+    clip_grads_with_norm_(owners, max_norm, norm)
+    return norm

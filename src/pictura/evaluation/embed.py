@@ -1,0 +1,214 @@
+"""Pictures and texts to unit vectors, in bulk: what every evaluator and the `embed` and `classify` verbs stand on."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from pictura.data.batches import BadSamples, Batch, ordered, prefetch
+from pictura.data.source import BadSample, Example, Source
+from pictura.data.text import Tokenizer
+from pictura.data.views import CropConfig, View
+
+Picture = Path | str | bytes | Image.Image | npt.NDArray[np.uint8]
+Progress = Callable[[str, int, int], None]  # what ("pictures", "texts"), done, of how many
+TOKENIZED_AT_ONCE = 16384  # texts; bounds the memory that token ids take
+
+
+class Encoder(Protocol):
+    """What an `Embedder` needs of a model: CLIP has it, and so has what else puts pictures and texts into one space."""
+
+    config: Any  # image.image_size, resize, interpolation, text.context_length
+
+    def encode_image(self, image: Tensor) -> Tensor: ...
+
+    def encode_text(self, text: Tensor) -> Tensor: ...
+
+
+class Pictures(Source):
+    """Pictures somebody has in hand: paths, encoded bytes, PIL images or uint8 RGB arrays [y x c]."""
+
+    provides = frozenset({"image"})
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Example:
+        picture = self.pictures[index]
+        if isinstance(picture, Path | str):
+            try:
+                return Example(key=str(picture), image=Path(picture).read_bytes())
+            except OSError as error:
+                raise BadSample(str(picture), error.strerror or str(error)) from None
+        if isinstance(picture, Image.Image):
+            picture = encoded(picture)
+        return Example(key=f"picture {index}", image=picture)
+
+
+def encoded(image: Image.Image) -> bytes | npt.NDArray[np.uint8]:
+    """A PIL image in a form that `decode` takes, so that its mode and orientation follow the rules for files."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return np.asarray(image)
+    file = io.BytesIO()
+    (image.convert("RGBA") if image.has_transparency_data else image).save(file, "TIFF")  # holds every other mode
+    return file.getvalue()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and every module's own mode again after: a locked tower stays as its owner left it."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class Embedder:
+    """A model and its tokenizer, ready to embed. The model decides its precision; results are float32 on the CPU.
+
+    `batch_size` pictures at a time; texts in batches of up to `batch_size * 32` tokens, so that short ones come many
+    at once.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer | None,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 256,
+        workers: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        self.model: Any = model  # an Encoder; nn.Module hides its methods' types
+        self.tokenizer = tokenizer
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.workers = workers
+        self.progress = progress
+        self.bad = BadSamples()
+
+    @property
+    def view(self) -> View:
+        """How the model wants its pictures prepared: kept in its configuration, never guessed."""
+        c = self.model.config
+        return CropConfig(image_size=c.image.image_size, resize=c.resize, interpolation=c.interpolation).build()
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied by before a softmax: the learned inverse temperature."""
+        return float(self.model.logit_scale.exp())
+
+    def walk(self, source: Source) -> Iterator[tuple[Tensor, Batch]]:
+        """source -> ([b e], batch without its pictures), in order, on the CPU.
+
+        Bad examples are left out and counted in `bad`; `batch["index"]` says which are there.
+        """
+        yield from self._walk(source, self.bad)
+
+    def _walk(self, source: Source, bad: BadSamples) -> Iterator[tuple[Tensor, Batch]]:
+        done = 0
+        waiting: tuple[Tensor, Batch, torch.cuda.Event | None] | None = None
+        batches = ordered(source, self.view, None, self.batch_size, self.workers, bad=bad)
+        for batch in prefetch(batches, self.device):
+            done += len(batch["index"])
+            features = self._encode(self.model.encode_image, batch.pop("image"))
+            batch = {key: fetched(value) if isinstance(value, Tensor) else value for key, value in batch.items()}
+            mark = None if self.device.type != "cuda" else torch.cuda.current_stream(self.device).record_event()
+            if waiting is not None:  # one behind, so that the device has work while somebody looks at a result
+                yield arrived(*waiting)
+            waiting = features, batch, mark
+            self._tell("pictures", done, len(source))
+        if waiting is not None:
+            yield arrived(*waiting)
+
+    def images(self, pictures: Source | Sequence[Picture]) -> Tensor:
+        """n pictures -> [n e]. Of a source, bad ones are left out; of a list, a bad one is a ValueError naming it."""
+        if isinstance(pictures, Source):
+            return self._joined([features for features, _ in self.walk(pictures)])
+        bad = BadSamples()
+        parts = []
+        for features, _ in self._walk(Pictures(pictures), bad):
+            if len(bad):
+                break
+            parts.append(features)
+        if len(bad):
+            key, reason = bad.rows()[0]
+            raise ValueError(f"{key}: {reason}")
+        return self._joined(parts)
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """n texts -> [n e]. The same text twice is encoded once, so that its vectors are equal bit for bit."""
+        if self.tokenizer is None:
+            raise ValueError("this model has no tokenizer, so it cannot read texts")
+        distinct = dict.fromkeys(texts)
+        # Characters tell roughly how many tokens, without everybody's tokens in memory at once.
+        order = sorted(distinct, key=len)
+        rows: dict[str, int] = {}
+        parts: list[Tensor] = []
+        for begin in range(0, len(order), TOKENIZED_AT_ONCE):
+            some = order[begin : begin + TOKENIZED_AT_ONCE]
+            ids = self.tokenizer(some, self.model.config.text.context_length)
+            lengths = (ids == self.tokenizer.end).int().argmax(1) + 1
+            by_length = lengths.argsort(stable=True)
+            for batch in by_token_budget(lengths[by_length].tolist(), self.batch_size * 32):
+                members = by_length[batch]
+                longest = int(lengths[members[-1]])
+                parts.append(self._encode(self.model.encode_text, ids[members, :longest].to(self.device)))
+                for member in members.tolist():
+                    rows[some[member]] = len(rows)
+                self._tell("texts", len(rows), len(order))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        everything = self._joined(parts)
+        return everything[torch.tensor([rows[text] for text in texts], dtype=torch.long)]
+
+    def _encode(self, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """inputs: [b …] on the device -> unit vectors [b e] float32 on the CPU, perhaps still on their way."""
+        with evaluating(self.model), torch.inference_mode():
+            return fetched(F.normalize(encode(inputs).float(), dim=-1))
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts) if parts else torch.empty(0, self.model.config.embed_dim)
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(what, done, total)
+
+
+def fetched(tensor: Tensor) -> Tensor:
+    """On the CPU, or on its way there."""
+    return tensor.to("cpu", non_blocking=tensor.is_cuda)
+
+
+def arrived(features: Tensor, batch: Batch, mark: torch.cuda.Event | None) -> tuple[Tensor, Batch]:
+    """Features and batch, once the device has passed the mark behind them."""
+    if mark is not None:
+        mark.synchronize()
+    return features, batch
+
+
+def by_token_budget(lengths: Sequence[int], budget: int) -> Iterator[slice]:
+    """Rising lengths -> slices whose rows × longest stay within the budget; at least one row each."""
+    begin = 0
+    for end, length in enumerate(lengths):
+        if end > begin and (end + 1 - begin) * length > budget:
+            yield slice(begin, end)
+            begin = end
+    if begin < len(lengths):
+        yield slice(begin, len(lengths))

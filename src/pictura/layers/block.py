@@ -1,0 +1,62 @@
+"""The pre-norm Transformer block (ViT, section 3.1, equations 2 and 3), with stochastic depth."""
+
+import torch
+from torch import Tensor, nn
+
+from pictura.layers.attention import Attention
+from pictura.layers.mlp import MLP, Activation
+
+
+def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
+    """[b …] -> [b …]: whole examples zeroed with probability `rate`, the rest scaled up (Huang et al. 2016)."""
+    if not training or rate == 0.0:
+        return x
+    keep = torch.rand(x.shape[0], *(1,) * (x.dim() - 1), device=x.device) >= rate
+    return x * (keep / (1 - rate)).to(x.dtype)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)). [b n d] -> [b n d]. Names follow timm."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        *,
+        causal: bool = False,
+        activation: Activation = "gelu",
+        eps: float = 1e-5,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attn = Attention(width, heads, causal=causal, dropout=dropout)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = MLP(width, round(width * mlp_ratio), activation, dropout)
+        self.drop_path = drop_path
+
+    @torch.no_grad()
+    def reset_parameters(self, std: float, residual: float) -> None:
+        """CLIP's initialisation: `std` is width^-0.5, `residual` scales what is added to the stream, (2 depth)^-0.5."""
+        for linear, scale in (
+            (self.attn.qkv, 1.0),
+            (self.attn.proj, residual),
+            (self.mlp.fc1, 2**-0.5),
+            (self.mlp.fc2, residual),
+        ):
+            nn.init.normal_(linear.weight, std=std * scale)
+            nn.init.zeros_(linear.bias)
+        self.norm1.reset_parameters()
+        self.norm2.reset_parameters()
+
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """With `at`, [b] positions, only those tokens leave the block: [b 1 d], and only they are computed."""
+        if at is None:
+            mixed = self.attn(self.norm1(x))
+        else:
+            mixed = self.attn.read(self.norm1(x), at)
+            x = x[torch.arange(x.shape[0], device=x.device), at].unsqueeze(1)
+        x = x + drop_path(mixed, self.drop_path, self.training)
+        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, self.training)

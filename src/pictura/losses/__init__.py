@@ -1,0 +1,1 @@
+"""Losses as pure functions; each is tested against a naive loop."""

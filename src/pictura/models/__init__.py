@@ -1,0 +1,1 @@
+"""Architectures, one file each: configuration, module, named sizes."""

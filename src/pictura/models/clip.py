@@ -1,0 +1,97 @@
+"""CLIP (Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021): two towers, one space."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pictura.models.base import ImageTowerConfig, ModelConfig, TextTowerConfig
+from pictura.models.text import TextTransformerConfig
+from pictura.models.vit import ViTConfig
+
+
+def published(vit: str, image_size: int, embed_dim: int, text_width: int) -> dict[str, Any]:
+    """One row of the paper's table 20, as configuration."""
+    clip = {"pre_norm": True, "patch_bias": False, "activation": "quick_gelu", "eps": 1e-5}
+    return {
+        "embed_dim": embed_dim,
+        "image": {"kind": "vit", "size": vit, "image_size": image_size} | clip,
+        "text": {
+            "kind": "transformer",
+            "width": text_width,
+            "heads": text_width // 64,
+            "depth": 12,
+            "activation": "quick_gelu",
+        },
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPConfig(ModelConfig):
+    """Two towers and the space they share. `mean`, `std`, `resize`, `interpolation` say how pictures must be prepared.
+
+    `logit_scale` is the logarithm of the first temperature's inverse (paper: ln 1/0.07); `logit_bias` is SigLIP's.
+    """
+
+    kind: ClassVar[str] = "clip"
+    sizes: ClassVar[dict[str, dict[str, Any]]] = {
+        "ViT-B/32": published("B/32", 224, 512, 512),
+        "ViT-B/16": published("B/16", 224, 512, 512),
+        "ViT-L/14": published("L/14", 224, 768, 768),
+        "ViT-L/14@336": published("L/14", 336, 768, 768),
+    }
+
+    image: ImageTowerConfig = field(default_factory=ViTConfig)
+    text: TextTowerConfig = field(default_factory=TextTransformerConfig)
+    embed_dim: int = 512
+    logit_scale: float = math.log(1 / 0.07)
+    logit_bias: float | None = None
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    resize: Literal["shortest", "squash"] = "shortest"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def build(self) -> "CLIP":
+        """The module, with fresh weights."""
+        return CLIP(self)
+
+
+class CLIP(nn.Module):
+    """`encode_image([b 3 y x])` and `encode_text([b t])` -> [b e], not yet of unit length."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.image = c.image.build()
+        self.text = c.text.build()
+        self.image_projection = nn.Linear(c.image.width, c.embed_dim, bias=False)
+        self.text_projection = nn.Linear(c.text.width, c.embed_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.empty(()))
+        self.logit_bias = None if c.logit_bias is None else nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """CLIP's initialisation (openai/CLIP, model.py); towers reset themselves when built."""
+        nn.init.normal_(self.image_projection.weight, std=self.config.image.width**-0.5)
+        nn.init.normal_(self.text_projection.weight, std=self.config.text.width**-0.5)
+        nn.init.constant_(self.logit_scale, self.config.logit_scale)
+        if self.logit_bias is not None:
+            assert self.config.logit_bias is not None
+            nn.init.constant_(self.logit_bias, self.config.logit_bias)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """image: [b 3 y x], uint8 RGB as decoded, or floating and already normalised -> [b e]."""
+        if image.dtype == torch.uint8:
+            mean = torch.tensor(self.config.mean, device=image.device).view(3, 1, 1) * 255
+            std = torch.tensor(self.config.std, device=image.device).view(3, 1, 1) * 255
+            image = (image - mean) / std
+        out: Tensor = self.image_projection(self.image(image.to(self.image_projection.weight.dtype)))
+        return out
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """text: [b t] token ids, zero after each end token -> [b e]."""
+        out: Tensor = self.text_projection(self.text(text))
+        return out

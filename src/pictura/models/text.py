@@ -1,0 +1,74 @@
+"""CLIP's text Transformer (Radford et al. 2021, section 2.4): causal, read at the end token.
+
+Because attention is causal, nothing after the end token can change what is read there: the tower computes as many
+positions as it is given, and callers give the longest caption of the batch, not the whole context.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pictura.layers.block import Block
+from pictura.layers.mlp import Activation
+from pictura.models.base import TextTowerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTransformerConfig(TextTowerConfig):
+    """`end_token` is the id whose first place is read; None reads the highest id, as CLIP's weights expect."""
+
+    kind: ClassVar[str] = "transformer"
+
+    depth: int = 12
+    heads: int = 8
+    mlp_ratio: float = 4.0
+    activation: Activation = "gelu"
+    eps: float = 1e-5
+    dropout: float = 0.0
+    end_token: int | None = None
+
+    def build(self) -> "TextTransformer":
+        """The module, with fresh weights."""
+        return TextTransformer(self)
+
+
+class TextTransformer(nn.Module):
+    """text: [b t] int64, t up to `context_length` -> [b d]. Raises ValueError for longer texts."""
+
+    def __init__(self, config: TextTransformerConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.width = c.width
+        self.token_embedding = nn.Embedding(c.vocab_size, c.width)
+        self.pos_embed = nn.Parameter(torch.empty(c.context_length, c.width))
+        self.blocks = nn.ModuleList(
+            Block(c.width, c.heads, c.mlp_ratio, causal=True, activation=c.activation, eps=c.eps, dropout=c.dropout)
+            for _ in range(c.depth)
+        )
+        self.norm = nn.LayerNorm(c.width, eps=c.eps)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """CLIP's initialisation (openai/CLIP, model.py, `initialize_parameters`)."""
+        d, residual = self.width, (2 * self.config.depth) ** -0.5
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.pos_embed, std=0.01)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.reset_parameters(d**-0.5, residual)
+        self.norm.reset_parameters()
+
+    def forward(self, text: Tensor) -> Tensor:
+        c, (b, t) = self.config, text.shape
+        if t > c.context_length:
+            raise ValueError(f"text of {t} tokens: this model reads at most {c.context_length}")
+        at = text.argmax(1) if c.end_token is None else (text == c.end_token).int().argmax(1)
+        x = F.embedding(text, self.token_embedding.weight) + self.pos_embed[:t]
+        for block in self.blocks[:-1]:
+            x = block(x)
+        out: Tensor = self.norm(self.blocks[-1](x, at)).squeeze(1)
+        return out

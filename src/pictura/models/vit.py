@@ -1,0 +1,126 @@
+"""Vision Transformer (Dosovitskiy et al., An Image is Worth 16x16 Words, 2021; sizes: table 1 and Steiner et al. 2022).
+
+Names of parameters follow timm's `VisionTransformer`, so that most public weights need no renaming.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pictura.layers.block import Block
+from pictura.layers.mlp import Activation
+from pictura.layers.patches import PatchEmbed, drop_patches
+from pictura.layers.positions import resize_positions
+from pictura.models.base import ImageTowerConfig
+
+SHAPES = {
+    "Ti": {"width": 192, "depth": 12, "heads": 3},
+    "S": {"width": 384, "depth": 12, "heads": 6},
+    "B": {"width": 768, "depth": 12, "heads": 12},
+    "L": {"width": 1024, "depth": 24, "heads": 16},
+    "H": {"width": 1280, "depth": 32, "heads": 16},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(ImageTowerConfig):
+    """A ViT. `pool` reads the class token or the average of the patches; `pre_norm` and `patch_bias` are CLIP's changes.
+
+    `patch_dropout` is the share of patches left out in training (FLIP); `drop_path` grows linearly over the depth.
+    """
+
+    kind: ClassVar[str] = "vit"
+    sizes: ClassVar[dict[str, dict[str, Any]]] = {
+        f"{name}/{patch}": shape | {"patch_size": patch} for name, shape in SHAPES.items() for patch in (8, 14, 16, 32)
+    }
+
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    patch_size: int = 16
+    pool: Literal["class", "average"] = "class"
+    activation: Activation = "gelu"
+    eps: float = 1e-6
+    pre_norm: bool = False
+    patch_bias: bool = True
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    patch_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            fit = max(1, round(self.image_size / self.patch_size)) * self.patch_size
+            raise ValueError(f"image_size: {self.image_size} is no multiple of patch_size {self.patch_size}; try {fit}")
+        if not 0 <= self.patch_dropout < 1:
+            raise ValueError(f"patch_dropout: {self.patch_dropout} must be at least 0 and below 1")
+
+    def build(self) -> "ViT":
+        """The module, with fresh weights."""
+        return ViT(self)
+
+
+class ViT(nn.Module):
+    """image: [b 3 y x], normalised -> [b d]. Sides other than `image_size` are taken: positions are resized to them."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.width, self.grid = c.width, c.image_size // c.patch_size
+        self.patch_embed = PatchEmbed(c.patch_size, c.width, bias=c.patch_bias)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, c.width)) if c.pool == "class" else None
+        self.pos_embed = nn.Parameter(torch.empty(1, (c.pool == "class") + self.grid**2, c.width))
+        self.norm_pre = nn.LayerNorm(c.width, eps=c.eps) if c.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(
+                c.width,
+                c.heads,
+                c.mlp_ratio,
+                activation=c.activation,
+                eps=c.eps,
+                dropout=c.dropout,
+                drop_path=c.drop_path * i / max(1, c.depth - 1),
+            )
+            for i in range(c.depth)
+        )
+        self.norm = nn.LayerNorm(c.width, eps=c.eps)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """CLIP's initialisation (openai/CLIP, model.py): std falls with width, and with depth where a residual ends."""
+        d, residual = self.width, (2 * self.config.depth) ** -0.5
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.reset_parameters(d**-0.5, residual)
+        for norm in (self.norm_pre, self.norm):
+            if isinstance(norm, nn.LayerNorm):
+                norm.reset_parameters()
+        self.patch_embed.proj.reset_parameters()
+        nn.init.normal_(self.pos_embed, std=d**-0.5)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=d**-0.5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        c, b = self.config, image.shape[0]
+        x = self.patch_embed(image)
+        grid = (image.shape[2] // c.patch_size, image.shape[3] // c.patch_size)
+        positions = resize_positions(self.pos_embed, (self.grid, self.grid), grid)
+        if self.cls_token is None:
+            x = x + positions
+        else:  # positions join the patches before patches are dropped, so that dropping keeps where each one was
+            first = self.cls_token + positions[:, :1]
+            x = x + positions[:, 1:]
+        if self.training and c.patch_dropout > 0:
+            x = drop_patches(x, c.patch_dropout)
+        if self.cls_token is not None:
+            x = torch.cat([first.expand(b, -1, -1), x], 1)
+        x = self.norm_pre(x)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        if self.cls_token is None:
+            x = self.norm(self.blocks[-1](x)).mean(1)
+        else:  # one token is read, so the last block computes one token
+            x = self.norm(self.blocks[-1](x, torch.zeros(b, dtype=torch.long, device=x.device))).squeeze(1)
+        return x

@@ -1,0 +1,1 @@
+"""Objectives: which features, which head, which loss. A task is a model with named, weighted objectives."""

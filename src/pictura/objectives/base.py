@@ -1,0 +1,124 @@
+"""`task(batch) -> Outcome`: the only thing the trainer knows.
+
+An objective says in two steps how a batch becomes a loss. `embed` works on each example alone, so it can run in
+micro-batches or on several processes; `score` compares the examples of the whole batch. Between the two the task
+gathers features over processes, once for all objectives.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pictura.config import Config
+from pictura.distributed.gather import gather
+from pictura.distributed.ranks import rank, world
+
+Batch = Mapping[str, Any]
+Features = dict[str, Tensor]
+
+
+@dataclass
+class Outcome:
+    """loss: [], the mean over the rows this process answers for; metrics: detached scalars under slash names."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    logits: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(nn.Module, ABC):
+    """`needs`: batch keys. `across`: whether one example's loss depends on the others, so that features are gathered."""
+
+    needs: ClassVar[frozenset[str]]
+    across: ClassVar[bool] = False
+
+    @abstractmethod
+    def embed(self, model: nn.Module, batch: Batch) -> Features:
+        """What the loss needs of each example; every tensor's first axis is b."""
+
+    @abstractmethod
+    def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
+        """Features of the gathered batch -> the mean loss over `rows`, the examples this process answers for."""
+
+    def settle(self, model: nn.Module) -> None:
+        """Bring the model back to what must hold after an optimiser step (CLIP: the temperature's bound)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig(Config, ABC):
+    """One objective of a recipe, chosen by `kind`; `weight` multiplies its loss."""
+
+    weight: float = 1.0
+
+    @abstractmethod
+    def build(self) -> Objective:
+        """The objective, with fresh weights in its head, if it has one."""
+
+
+class Task(nn.Module):
+    """A model and its objectives. `forward(batch)` gives the weighted sum of their losses and all their metrics."""
+
+    def __init__(self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        if not objectives:
+            raise ValueError("objectives: at least one is needed, for example `clip: {kind: clip}`")
+        self.model = model
+        self.objectives = nn.ModuleDict(objectives)
+        self.weights = dict(weights)
+
+    @property
+    def named(self) -> dict[str, Objective]:
+        """The objectives by name."""
+        return {k: v for k, v in self.objectives.items() if isinstance(v, Objective)}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Batch keys that some objective reads."""
+        return frozenset().union(*(o.needs for o in self.named.values()))
+
+    def forward(self, batch: Batch) -> Outcome:
+        return self.score(self.embed(batch))
+
+    def embed(self, batch: Batch) -> Features:
+        """The features of every objective, [b …] each, under `objective/feature`."""
+        return {
+            f"{name}/{key}": value
+            for name, objective in self.named.items()
+            for key, value in objective.embed(self.model, batch).items()
+        }
+
+    def score(self, features: Features) -> Outcome:
+        """This process's features -> its share of the loss, each objective seeing the whole batch where it asks to."""
+        crossing = tuple(f"{name}/" for name, objective in self.named.items() if objective.across)
+        shared = {k: v for k, v in features.items() if k.startswith(crossing)} if crossing else {}
+        features = features | gather(shared)
+        loss: Tensor | float = 0.0
+        metrics: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+        for name, objective in self.named.items():
+            own = {k.removeprefix(f"{name}/"): v for k, v in features.items() if k.startswith(f"{name}/")}
+            outcome = objective.score(self.model, own, _rows(own, objective.across))
+            loss = loss + self.weights[name] * outcome.loss
+            metrics[f"{name}/loss"] = outcome.loss.detach()
+            metrics |= {f"{name}/{k}": v.detach() for k, v in outcome.metrics.items()}
+            logits |= {f"{name}/{k}": v for k, v in outcome.logits.items()}
+        assert isinstance(loss, Tensor)
+        return Outcome(loss, {"loss": loss.detach()} | metrics, logits)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """To be called after each optimiser step."""
+        for objective in self.named.values():
+            objective.settle(self.model)
+
+
+def _rows(features: Features, across: bool) -> slice:
+    size = len(next(iter(features.values())))
+    if not across:
+        return slice(0, size)
+    share = size // world()
+    return slice(rank() * share, (rank() + 1) * share)

@@ -1,0 +1,58 @@
+"""CLIP's objective: each picture finds its caption among the batch's, and each caption its picture (Radford et al. 2021)."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import nn
+
+from pictura.losses.contrastive import contrastive_loss
+from pictura.models.clip import CLIP
+from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPObjectiveConfig(ObjectiveConfig):
+    """`max_scale` bounds the inverse temperature after each step (paper, section 2.5: 100)."""
+
+    kind: ClassVar[str] = "clip"
+
+    max_scale: float = 100.0
+
+    def build(self) -> "CLIPObjective":
+        """The objective."""
+        return CLIPObjective(self)
+
+
+def embed_pair(model: nn.Module, batch: Batch) -> Features:
+    """image: [b 3 y x], text: [b t] -> image, text: [b e], of unit length in float32."""
+    assert isinstance(model, CLIP)
+    return {
+        "image": F.normalize(model.encode_image(batch["image"]).float(), dim=1),
+        "text": F.normalize(model.encode_text(batch["text"]).float(), dim=1),
+    }
+
+
+class CLIPObjective(Objective):
+    """Metrics: `scale`, the inverse temperature; `hits`, the share of pictures nearest to their own caption."""
+
+    needs = frozenset({"image", "text"})
+    across = True
+
+    def __init__(self, config: CLIPObjectiveConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def embed(self, model: nn.Module, batch: Batch) -> Features:
+        return embed_pair(model, batch)
+
+    def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
+        assert isinstance(model, CLIP)
+        scale = model.logit_scale.float().exp()
+        loss, hits = contrastive_loss(features["image"], features["text"], scale, rows=rows)
+        return Outcome(loss, {"scale": scale, "hits": hits})
+
+    def settle(self, model: nn.Module) -> None:
+        assert isinstance(model, CLIP)
+        model.logit_scale.clamp_(0, math.log(self.config.max_scale))

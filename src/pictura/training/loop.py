@@ -1,0 +1,305 @@
+"""The training loop. It knows `task(batch) -> Outcome`, an optimiser and a folder, and nothing of pictures or words.
+
+What a step does is a function of (seed, step) and the state in its checkpoint, so a run killed at any instant goes on
+from its last checkpoint to the same losses, bit for bit on one machine.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pictura.config import Config
+from pictura.distributed.ranks import any_rank, is_main, mean, rank, world
+from pictura.distributed.wrap import clip_gradients, units, wrap
+from pictura.objectives.base import Batch, Outcome, Task
+from pictura.training.checkpoints import Checkpoints
+from pictura.training.ema import Ema
+from pictura.training.flops import count_flops
+from pictura.training.gradient_cache import cached_backward, check_cacheable
+from pictura.training.metrics import MetricsLog
+from pictura.training.optimizers import OptimizerConfig
+from pictura.training.precision import Masters
+from pictura.training.progress import Progress, measured_peak
+from pictura.training.schedules import ScheduleConfig
+from pictura.training.signals import StopRequest
+
+Evaluate = Callable[[int], dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Config):
+    """How long, how precise, how large.
+
+    micro_batch: examples embedded at once; the loss still sees the whole batch (gradient cache).
+    freeze: names of model parts that keep their weights, `image` for a locked picture tower (LiT, Zhai et al. 2022).
+    recompute: activations of blocks are computed again in the backward pass, to save memory.
+    save_every, evaluate_every: in steps; the end of the run is always saved and evaluated.
+    best: metric, and whether `min` or `max` of it is best, for the checkpoint kept beside the last ones.
+    """
+
+    steps: int
+    precision: Literal["float32", "bf16"] = "bf16"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    clip_norm: float | None = 1.0
+    micro_batch: int | None = None
+    freeze: tuple[str, ...] = ()
+    recompute: bool = False
+    compile: bool = False
+    ema: float | None = None
+    log_every: int = 10
+    save_every: int = 500
+    keep_last: int = 2
+    evaluate_every: int | None = None
+    best: tuple[str, Literal["min", "max"]] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "save_every", "micro_batch", "evaluate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: {value} is below 1")
+
+
+class NonFinite(ArithmeticError):
+    """The loss is no number any more; the message says at which step, for which examples, and where to go back to."""
+
+
+class Trainer:
+    """Everything that training changes: `run()` changes it, `save()` and `resume()` move it to and from the disk."""
+
+    def __init__(
+        self,
+        task: Task,
+        config: TrainingConfig,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        folder: Path,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.folder, self.seed, self.device = config, folder, seed, torch.device(device)
+        self.task = task.to(self.device)
+        self.schedule = schedule.build(config.steps)
+        self.step = 0
+        freeze(task.model, config.freeze)
+        if config.micro_batch is not None:
+            check_cacheable(task)
+        if config.recompute:
+            recompute(task)
+        if config.compile:
+            for block in units(task):
+                block.compile()
+        bf16, sharded = config.precision == "bf16", config.parallel == "fsdp" and world() > 1
+        if sharded:  # FSDP keeps float32 shards and casts each once, when it gathers them
+            self.module = wrap(task, "fsdp", bf16=bf16)
+            self.masters = Masters(task)
+        else:
+            self.masters = Masters(task, torch.bfloat16 if bf16 else torch.float32)
+            self.module = wrap(task, "ddp")
+            self.masters.publish()
+        self.optimizer = optimizer.build(self.masters.trainable())
+        self.ema = None if config.ema is None else Ema(self.masters.trainable(), config.ema)
+        self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_last, best=config.best)
+
+    def run(self, batches: Callable[[int], Iterator[Batch]], evaluate: Evaluate | None = None) -> dict[str, float]:
+        """Train to the last step, or until SIGTERM. `batches(step)` gives the batches from that step on.
+
+        Returns the newest metrics. Raises NonFinite, or what checkpoints and data raise.
+        """
+        config, metrics = self.config, dict[str, float]()
+        done = self.step if self.step else None
+        stream = batches(self.step)
+        with StopRequest() as stop, self._log(done) as log:
+            progress: Progress | None = None
+            try:
+                while self.step < config.steps:
+                    batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in next(stream).items()}
+                    if progress is None:
+                        progress = self._progress(batch).__enter__()
+                    outcome = self._advance(batch)
+                    last, halt = self.step == config.steps, any_rank(stop.requested)
+                    if self.step % config.log_every == 0 or last:
+                        metrics |= self._measure(outcome)
+                        told = {"samples_per_second": progress.samples_per_second, "share_of_peak": progress.share_of_peak}
+                        log.write(self.step, metrics | {k: v for k, v in told.items() if v is not None})
+                    progress.update(self.step, {"loss": outcome.loss.detach()})
+                    if evaluate and (last or (config.evaluate_every and self.step % config.evaluate_every == 0)):
+                        found = self.evaluate(evaluate)
+                        metrics |= found
+                        log.write(self.step, found)
+                    if last or halt or self.step % config.save_every == 0:
+                        self.save(metrics)
+                    if halt:
+                        break
+            finally:
+                if progress is not None:
+                    progress.__exit__(None, None, None)
+                if hasattr(stream, "close"):
+                    stream.close()
+        return metrics
+
+    def _advance(self, batch: Batch) -> Outcome:
+        """One optimiser step."""
+        torch.manual_seed(hash((self.seed, self.step, rank())))
+        self.module.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.get("initial_lr", self.optimizer.defaults["lr"]) * self.schedule(self.step)
+        if self.config.micro_batch is None:
+            outcome: Outcome = self.module(batch)
+            outcome.loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            outcome = cached_backward(self.module, batch, self.config.micro_batch)
+        loss = outcome.loss.detach()
+        if any_rank(not bool(loss.isfinite())):
+            raise NonFinite(self._non_finite(float(loss), batch))
+        self.masters.collect()
+        if self.config.clip_norm is not None:
+            norm = clip_gradients((p for _, p in self.masters.trainable()), self.config.clip_norm)
+            outcome.metrics["gradient_norm"] = norm
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.masters.publish()
+        self.task.settle()
+        if self.ema is not None:
+            self.ema.update()
+        self.step += 1
+        return outcome
+
+    def _non_finite(self, loss: float, batch: Batch) -> str:
+        kept = self.checkpoints.steps()
+        keys = ", ".join(map(str, batch.get("key", ())[:4]))
+        back = f"the last good checkpoint is {self.checkpoints.path(kept[-1])}" if kept else "there is no checkpoint yet"
+        return (
+            f"step {self.step}: the loss is {loss}, with a batch that begins with {keys or 'unnamed examples'}; {back}. "
+            "A lower optimizer.lr, a longer schedule.warmup or precision float32 usually help"
+        )
+
+    def evaluate(self, evaluate: Evaluate) -> dict[str, float]:
+        """Metrics of the model as it is, or of its moving average where there is one."""
+        with self.averaged():
+            self.module.eval()
+            found = evaluate(self.step)
+            self.module.train()
+        return found
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the module computes with the moving average, if the run keeps one."""
+        return nullcontext() if self.ema is None else _swapped(self.ema, self.masters)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's weights in float32, whole, on the CPU: those of the moving average, if the run keeps one."""
+        averages = {} if self.ema is None else self.ema.averages
+        state = {k: averages.get(k, self.masters.masters.get(k, v)) for k, v in self.task.state_dict().items()}
+        whole = {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in state.items()}
+        return {k.removeprefix("model."): v.detach().cpu() for k, v in whole.items() if k.startswith("model.")}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        buffers = {k: v for k, v in self.task.state_dict().items() if k not in self.masters.masters}
+        moments = {
+            name: {k: v for k, v in self.optimizer.state[parameter].items() if isinstance(v, Tensor)}
+            for name, parameter in self.masters.trainable()
+            if parameter in self.optimizer.state
+        }
+        state: dict[str, Any] = {"weights": dict(self.masters.masters), "buffers": buffers, "optimizer": moments}
+        return state if self.ema is None else state | {"ema": self.ema.state_dict()}
+
+    def save(self, metrics: dict[str, float] | None = None) -> Path:
+        """Write a checkpoint of this step."""
+        return self.checkpoints.save(self.step, self.state(), metrics)
+
+    def resume(self) -> int:
+        """Go back to the newest checkpoint. Returns its step."""
+        self._make_moments()
+        state = self.state()
+        with torch.no_grad():
+            self.step = self.checkpoints.load(state)
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.masters.publish()
+        return self.step
+
+    def _make_moments(self) -> None:
+        """The optimiser makes its moments at its first step; a step of rate zero makes them, to be filled."""
+        for _, parameter in self.masters.trainable():
+            parameter.grad = torch.zeros_like(parameter)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _measure(self, outcome: Outcome) -> dict[str, float]:
+        rate = self.optimizer.param_groups[0]["lr"]
+        return mean(outcome.metrics) | {"learning_rate": rate}
+
+    def _log(self, done: int | None) -> "MetricsLog | _NoLog":
+        return MetricsLog(self.folder, done) if is_main() else _NoLog()
+
+    def _progress(self, batch: Batch) -> Progress:
+        """The display; the arithmetic of a step is counted on two examples, when nothing is sharded yet."""
+        size = len(next(iter(batch.values())))
+        flops = None
+        if world() == 1 and size > 1:
+            flops = count_flops(self.task, {k: v[:2] for k, v in batch.items()}) * size
+        dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
+        return Progress(
+            self.config.steps,
+            start=self.step,
+            samples=size * world(),
+            flops=flops,
+            peak=measured_peak(self.device, dtype) if is_main() else None,
+            enabled=is_main(),
+        )
+
+
+class _NoLog:
+    """What processes other than the main one write to."""
+
+    def __enter__(self) -> "_NoLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+
+class _swapped(AbstractContextManager[None]):
+    def __init__(self, ema: Ema, masters: Masters) -> None:
+        self._inside, self._masters = ema.swapped(), masters
+
+    def __enter__(self) -> None:
+        self._inside.__enter__()
+        self._masters.publish()
+
+    def __exit__(self, *error: Any) -> None:
+        self._inside.__exit__(*error)
+        self._masters.publish()
+
+
+def freeze(model: nn.Module, names: tuple[str, ...]) -> None:
+    """Parts of `model` that keep their weights. Raises ValueError for a name that is no part of it."""
+    for name in names:
+        found = [p for n, p in model.named_parameters() if n == name or n.startswith(f"{name}.")]
+        if not found:
+            parts = ", ".join(dict(model.named_children()))
+            raise ValueError(f"training.freeze: the model has no part {name}; it has {parts}")
+        for parameter in found:
+            parameter.requires_grad_(False)
+
+
+def recompute(task: nn.Module) -> None:
+    """Blocks forget their activations and compute them again in the backward pass (Chen et al. 2016)."""
+    for block in units(task):
+        block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
+
+
+def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *args: checkpoint(forward, *args, use_reentrant=False)  # type: ignore[no-any-return]

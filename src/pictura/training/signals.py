@@ -1,0 +1,60 @@
+"""Being asked to stop: SIGTERM and the first Ctrl-C become a flag that the loop reads when a step is done."""
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Inside `with StopRequest() as stop`, `stop.requested` turns true at the first signal.
+
+    A second Ctrl-C raises KeyboardInterrupt at once. Python runs signal handlers in the main thread only; in another
+    one this is a flag that no signal sets. Processes are signalled one by one: ask `ranks.any_rank(stop.requested)`.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._process = 0
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
+
+    @property
+    def requested(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def name(self) -> str:
+        """`SIGTERM` or `SIGINT`; empty where nobody asked."""
+        return self.signal.name if self.signal else ""
+
+    def __enter__(self) -> Self:
+        self._process = os.getpid()
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in STOPS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            self._in_child(number)
+        elif self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        elif not self.requested:
+            self.signal = signal.Signals(number)
+
+    @staticmethod
+    def _in_child(number: int) -> None:
+        """A forked loader worker inherits the handler. It must die of SIGTERM, or joining it would hang. Ctrl-C, which
+        the terminal sends to every process, is the parent's to answer: it needs a last batch to end its step."""
+        if number == signal.SIGTERM:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,102 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pictura.distributed.wrap import accumulate, clip_gradients, units, unwrap, wrap
+
+Results = list[dict[str, Any]]
+MODES = ("ddp", "fsdp")
+
+
+def test_alone_a_task_stays_as_it_is() -> None:
+    task = nn.Linear(2, 1)
+    for mode in ("none", *MODES):
+        assert wrap(task, mode) is task  # type: ignore[arg-type]
+    assert unwrap(task) is task
+    with accumulate(task):
+        for _ in range(2):
+            task(torch.ones(1, 2)).sum().backward()
+    assert torch.equal(task.bias.grad, torch.tensor([2.0]))
+
+
+def test_units_are_the_items_of_every_blocks_list() -> None:
+    class Tower(nn.Module):
+        def __init__(self, depth: int) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Linear(1, 1) for _ in range(depth))
+            self.others = nn.ModuleList([nn.Linear(1, 1)])
+
+    model = nn.ModuleDict({"image": Tower(2), "text": Tower(1)})
+    expected = [*model["image"].blocks, *model["text"].blocks]
+    assert all(a is b for a, b in zip(units(model), expected, strict=True))
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])
+def test_clipping_is_by_the_norm_of_all_gradients(max_norm: float) -> None:
+    parameters = [torch.zeros(3, 2, requires_grad=True), torch.tensor(0.0, requires_grad=True), torch.zeros(1)]
+    parameters[0].grad, parameters[1].grad = torch.full((3, 2), 2.0), torch.tensor(5.0)
+    norm = clip_gradients(parameters, max_norm)
+    assert norm.item() == pytest.approx(7.0)  # sqrt(6 * 4 + 25)
+    factor = min(1.0, max_norm / 7.0)
+    torch.testing.assert_close(parameters[0].grad, torch.full((3, 2), 2.0 * factor))
+    torch.testing.assert_close(parameters[1].grad, torch.tensor(5.0 * factor))
+
+
+def test_buffers_are_synchronised_for_batch_norm_only(results: Results) -> None:
+    assert all(result["flags"] == {"plain": False, "batch_norm": True} for result in results)
+
+
+def test_several_processes_need_a_mode(results: Results) -> None:
+    assert all("each of 2 processes would train a model of its own" in r["refusals"]["none"] for r in results)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_accumulation_adds_up(results: Results, mode: str) -> None:
+    plain = results[0]["equivalence"][f"clip {mode} plain"]["gradients"]
+    for result in results:
+        for name, gradient in result["accumulated"][mode].items():
+            torch.testing.assert_close(gradient, 2 * plain[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_processes_start_and_stay_equal(results: Results, mode: str) -> None:
+    first, second = (result["steps"][mode] for result in results)
+    for what in ("before", "after"):
+        assert all(torch.equal(first[what][name], second[what][name]) for name in first[what])
+    assert all(not torch.equal(first["before"][name], first["after"][name]) for name in first["before"])
+    assert first["losses"][2] < first["losses"][0]
+
+
+@pytest.mark.parametrize("case", ["ddp", "fsdp", "bf16"])
+def test_full_state_is_the_weights_in_float32(results: Results, case: str) -> None:
+    for result in results:
+        found = result["bf16"] if case == "bf16" else result["steps"][case]
+        assert found["state"].keys() == found["after"].keys()
+        assert all(torch.equal(found["state"][name], value) for name, value in found["after"].items())
+
+
+def test_sharded_and_replicated_take_the_same_steps(results: Results) -> None:
+    ddp, fsdp = (results[0]["steps"][mode] for mode in MODES)
+    assert fsdp["losses"] == pytest.approx(ddp["losses"], rel=1e-5)
+    assert ddp["sharded"] == []
+    whole = ddp["before"].keys() - set(fsdp["sharded"])
+    assert whole == {"model.logit_scale"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_locked_tower_keeps_its_weights(results: Results, mode: str) -> None:
+    for result in results:
+        case = result["locked"][mode]
+        moved = {name for name in case["before"] if not torch.equal(case["before"][name], case["after"][name])}
+        assert moved == set(case["gradients"]) == {n for n in case["before"] if not n.startswith("model.image")}
+
+
+def test_bf16_keeps_float32_shards_and_temperature(results: Results) -> None:
+    exact, low = results[0]["steps"]["fsdp"], results[0]["bf16"]
+    assert all(tensor.dtype == torch.float32 for what in ("after", "gradients") for tensor in low[what].values())
+    assert low["losses"] != exact["losses"]  # it did compute in bf16
+    assert low["losses"] == pytest.approx(exact["losses"], rel=0.02)
+    second = results[1]["bf16"]["after"]
+    assert all(torch.equal(low["after"][name], second[name]) for name in second)

@@ -1,0 +1,223 @@
+"""Run in two processes by `conftest.py`: every case that needs them. Saves what it saw; the tests judge it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from pictura.distributed import gather as gathering
+from pictura.distributed import ranks
+from pictura.distributed.gather import gather
+from pictura.distributed.wrap import accumulate, clip_gradients, full_state, unwrap, wrap
+from pictura.models.clip import CLIPConfig
+from pictura.models.text import TextTransformerConfig
+from pictura.models.vit import ViTConfig
+from pictura.objectives.base import Task
+from pictura.objectives.clip import CLIPObjectiveConfig
+from pictura.objectives.siglip import SigLIPObjectiveConfig
+from pictura.training.gradient_cache import cached_backward
+from pictura.training.optimizers import AdamWConfig
+
+BATCH, END = 8, 63
+LR, MAX_NORM = 0.1, 1.0
+OBJECTIVES = {"clip": CLIPObjectiveConfig, "siglip": SigLIPObjectiveConfig}
+CASES = [(loss, mode, cached) for loss in OBJECTIVES for mode in ("ddp", "fsdp") for cached in (False, True)]
+
+
+def tiny_task(loss: str, seed: int = 0) -> Task:
+    """A CLIP of two blocks a tower, in float32."""
+    torch.manual_seed(seed)
+    config = CLIPConfig(
+        image=ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=16),
+        text=TextTransformerConfig(width=32, depth=2, heads=2, vocab_size=END + 1, context_length=8),
+        embed_dim=16,
+        logit_scale=2.3,
+        logit_bias=-2.0 if loss == "siglip" else None,
+    )
+    return Task(config.build(), {loss: OBJECTIVES[loss]().build()}, {loss: 1.0})
+
+
+def whole_batch() -> dict[str, Tensor]:
+    """Eight pictures and captions of three to eight tokens, the same in every process."""
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (BATCH, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    text = torch.zeros(BATCH, 8, dtype=torch.int64)
+    for i in range(BATCH):
+        length = 3 + (i * 3) % 6
+        text[i, : length - 1] = torch.randint(1, END, (length - 1,), generator=generator)
+        text[i, length - 1] = END
+    return {"image": image, "text": text}
+
+
+def own_batch() -> dict[str, Tensor]:
+    """This process's half, cut to its own longest caption."""
+    share = BATCH // ranks.world()
+    batch = {k: v[ranks.rank() * share : (ranks.rank() + 1) * share] for k, v in whole_batch().items()}
+    return batch | {"text": batch["text"][:, : int(batch["text"].ne(0).sum(1).max())]}
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole tensor behind a shard, apart from what happens to it later."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: full(p) for name, p in unwrap(module).named_parameters()}
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {name: full(p.grad) for name, p in unwrap(module).named_parameters() if p.grad is not None}
+
+
+def equivalence() -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for loss, mode, cached in CASES:
+        module = wrap(tiny_task(loss), mode)
+        if cached:
+            outcome = cached_backward(module, own_batch(), micro_batch=3)  # 3 does not divide 4
+        else:
+            outcome = module(own_batch())
+            outcome.loss.backward()
+        case = {"loss": ranks.mean({"loss": outcome.loss})["loss"], "gradients": gradients(module)}
+        case["norm"] = clip_gradients(module.parameters(), MAX_NORM)
+        torch.optim.SGD(module.parameters(), lr=LR).step()
+        out[f"{loss} {mode} {'cached' if cached else 'plain'}"] = case | {"after": weights(module)}
+    return out
+
+
+def steps(mode: str, *, bf16: bool = False, locked: bool = False) -> dict[str, Any]:
+    """Three AdamW steps, from weights that differ between processes before they are wrapped."""
+    task = tiny_task("clip", seed=ranks.rank())
+    for name, parameter in task.named_parameters():
+        parameter.requires_grad_(not (locked and name.startswith("model.image")))
+    module = wrap(task, mode, bf16=bf16)
+    out: dict[str, Any] = {"before": weights(module), "losses": []}
+    optimizer = AdamWConfig(lr=1e-3).build((n, p) for n, p in module.named_parameters() if p.requires_grad)
+    for _ in range(3):
+        with torch.no_grad():  # as an evaluation between steps does
+            module(own_batch())
+        outcome = module(own_batch())
+        outcome.loss.backward()
+        out["losses"].append(ranks.mean({"loss": outcome.loss})["loss"])
+        out["gradients"] = gradients(module)
+        clip_gradients(module.parameters(), MAX_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        task.settle()
+    out["after"] = weights(module)
+    with torch.no_grad():
+        module(own_batch())
+    out["state"] = full_state(module)
+    out["sharded"] = [name for name, p in task.named_parameters() if isinstance(p, DTensor)]
+    return out
+
+
+def plain_accumulation(mode: str) -> dict[str, Tensor]:
+    """Two forwards and backwards of the wrapped module, counted as one."""
+    module = wrap(tiny_task("clip"), mode)
+    with accumulate(module):
+        for _ in range(2):
+            module(own_batch()).loss.backward()
+    return gradients(module)
+
+
+def gathered() -> dict[str, Any]:
+    r = ranks.rank()
+    own = {
+        "float32": torch.arange(6.0).view(3, 2) + 10 * r,
+        "bfloat16": torch.full((3, 4), 0.5 + r, dtype=torch.bfloat16),
+        "int64": torch.arange(3) + 100 * r,
+        "bool": torch.tensor([[True, False]] * 3) ^ bool(r),
+        "float64": torch.full((3, 1, 2), 1e-12 * (r + 1), dtype=torch.float64),
+    }
+    for x in own.values():
+        x.requires_grad_(x.is_floating_point())
+    calls: list[str] = []
+    collectives = {name: getattr(gathering, name) for name in ("_all_gather", "_reduce_scatter")}
+    for name, collective in collectives.items():
+        setattr(gathering, name, lambda *a, n=name, c=collective: (calls.append(n), c(*a)))
+    whole = gather(own)
+    # every process weighs the whole batch differently, so the gradient it sends back is its own
+    loss = sum((whole[k].double() ** 2 * (r + 1)).sum() for k in ("float32", "bfloat16", "float64"))
+    loss.backward()
+    for name, collective in collectives.items():
+        setattr(gathering, name, collective)
+    return {
+        "own": {k: v.detach() for k, v in own.items()},
+        "whole": {k: v.detach() for k, v in whole.items()},
+        "differentiable": [k for k, v in whole.items() if v.requires_grad],
+        "gradients": {k: v.grad for k, v in own.items() if v.grad is not None},
+        "calls": calls,
+    }
+
+
+def refusals() -> dict[str, str]:
+    r = ranks.rank()
+    uneven = {
+        "sizes": {"image": torch.zeros(3 - r, 4)},
+        "names": {"image" if r else "text": torch.zeros(3, 4)},
+        "dtypes": {"image": torch.zeros(3, 4, dtype=torch.float32 if r else torch.bfloat16)},
+    }
+    out = {}
+    for name, features in uneven.items():
+        try:
+            gather(features)
+        except ValueError as error:
+            out[name] = str(error)
+    try:
+        wrap(nn.Linear(1, 1), "none")
+    except ValueError as error:
+        out["none"] = str(error)
+    return out
+
+
+def replica_flags() -> dict[str, Any]:
+    plain, batch_norm = wrap(nn.Linear(2, 2), "ddp"), wrap(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), "ddp")
+    return {"plain": plain.broadcast_buffers, "batch_norm": batch_norm.broadcast_buffers}
+
+
+def small_talk() -> dict[str, Any]:
+    r = ranks.rank()
+    calls: list[int] = []
+    all_reduce = dist.all_reduce
+    dist.all_reduce = lambda *a, **k: (calls.append(1), all_reduce(*a, **k))
+    means = ranks.mean({"b": torch.tensor(1.0 + r), "a": torch.tensor([3]) * r, "lr": 5e-4})
+    dist.all_reduce = all_reduce
+    ranks.barrier()
+    return {
+        "rank": ranks.rank(),
+        "world": ranks.world(),
+        "main": ranks.is_main(),
+        "means": means,
+        "collectives": len(calls),
+        "any": [ranks.any_rank(flag) for flag in (False, r == 1, True)],
+        "collected": ranks.collect({"keys": ["schön"] * (3 * r), "rank": r}),
+        "broadcast": [ranks.broadcast(f"from {r}"), ranks.broadcast(None if r == 0 else [1, 2.5], source=1)],
+    }
+
+
+def main(folder: Path) -> None:
+    started = ranks.start("gloo", timeout=60)
+    results = {
+        "started": [started.rank, started.world, started.local, started.device.type],
+        "ranks": small_talk(),
+        "gather": gathered(),
+        "refusals": refusals(),
+        "flags": replica_flags(),
+        "equivalence": equivalence(),
+        "accumulated": {mode: plain_accumulation(mode) for mode in ("ddp", "fsdp")},
+        "steps": {mode: steps(mode) for mode in ("ddp", "fsdp")},
+        "locked": {mode: steps(mode, locked=True) for mode in ("ddp", "fsdp")},
+        "bf16": steps("fsdp", bf16=True),
+    }
+    torch.save(results, folder / f"{started.rank}.pt")
+    ranks.stop()
+    assert (ranks.rank(), ranks.world()) == (0, 1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
