@@ -1,4 +1,4 @@
-"""CLIP: one training step, and embedding of pictures and captions, against open_clip at its best settings.
+"""CLIP: one training step against open_clip at its best settings; `embed.py` embeds with the same model and inputs.
 
 Both sides hold the same weights (ours, written in open_clip's layout), the same pictures and the same captions, and
 their first results are compared. Ours is given what a user gives: uint8 pictures, normalised inside the step, and
@@ -9,8 +9,11 @@ padded to its context, because it raises for shorter ones.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import flops, peers
@@ -21,7 +24,9 @@ if TYPE_CHECKING:  # torch and pictura arrive with the first case that runs, so 
     import torch
 
     from pictura.models.clip import CLIPConfig
+    from pictura.run import Prepared
 
+FOREVER = 1_000_000  # steps of the schedule: more than any run makes
 Step = Callable[[], "torch.Tensor"]
 
 
@@ -74,7 +79,8 @@ class ClipCase(Case):
         torch.backends.cuda.matmul.allow_tf32 = True  # as open_clip's own training does
         config = self.config()
         model = peers.model(config)
-        model.load_state_dict(from_pictura(self.model().state_dict()))
+        if peers.holds(config):
+            model.load_state_dict(from_pictura(self.model().state_dict()))
         return model.to(device)
 
     def normalised(self, device: str) -> torch.Tensor:
@@ -87,9 +93,9 @@ class ClipCase(Case):
 
 def clip_ids(captions: tuple[str, ...]) -> torch.Tensor:
     """[b t] ids of CLIP's own vocabulary, by our tokenizer, cropped to the longest."""
-    from pictura.data.text import ClipTokenizerConfig
+    from pictura.data.vocabularies import CLIPTokenizerConfig
 
-    return ClipTokenizerConfig().build(lambda: captions)(captions)
+    return CLIPTokenizerConfig().build(lambda: captions)(captions)
 
 
 def pad(ids: torch.Tensor, length: int) -> torch.Tensor:
@@ -112,30 +118,25 @@ class TrainStep(ClipCase):
     def flops(self) -> float:
         return flops.training_step(self.config(), self.batch, self.text().shape[1])
 
-    def ours(self, device: str) -> Step:
-        import torch
+    def recipe(self) -> dict[str, Any]:
+        """What our trainer takes: `config` and `optimizer`, CLIP's defaults."""
+        from pictura.training.loop import TrainingConfig
+        from pictura.training.optimizers import AdamWConfig
 
+        return {"config": TrainingConfig(steps=FOREVER, precision="bf16", clip_norm=None), "optimizer": AdamWConfig()}
+
+    def ours(self, device: str) -> Step:
         from pictura.objectives.base import Task
         from pictura.objectives.clip import CLIPObjectiveConfig
-        from pictura.training.optimizers import AdamWConfig
-        from pictura.training.precision import Masters
+        from pictura.training.loop import Trainer
+        from pictura.training.schedules import CosineConfig
 
-        task = Task(self.model(), {"clip": CLIPObjectiveConfig().build()}, {"clip": 1.0}).to(device).train()
-        masters = Masters(task, torch.bfloat16)
-        optimizer = AdamWConfig().build(masters.named())
+        task = Task(self.model(), {"clip": CLIPObjectiveConfig().build()}, {"clip": 1.0})
+        # The trainer writes nothing before it saves, and nobody asks it to.
+        folder, schedule = Path(tempfile.gettempdir()) / "benchmark", CosineConfig(warmup=0)
+        trainer = Trainer(task, **self.recipe(), schedule=schedule, folder=folder, device=device)
         batch = {"image": self.pictures().to(device), "text": self.text().to(device)}
-
-        def step() -> torch.Tensor:
-            loss = task(batch).loss
-            loss.backward()
-            masters.collect()
-            optimizer.step()
-            optimizer.zero_grad()
-            masters.publish()
-            task.settle()
-            return loss
-
-        return step
+        return lambda: trainer._advance(batch).loss.detach()
 
     def peer(self, device: str) -> Step:
         import torch
@@ -160,99 +161,47 @@ class TrainStep(ClipCase):
         return step
 
 
-# Embedding
+@cache
+def demo() -> Prepared:
+    """The demo's recipe, opened: its scenes, its tokenizer trained on their captions, its model."""
+    from pictura.run import prepare, read_recipe
+
+    recipe = read_recipe("demo")
+    few = replace(recipe.data, count=20_000)  # enough for every word; a vocabulary learnt from a million takes minutes
+    return prepare(replace(recipe, data=few, evaluation={}))
+
+
+@cache
+def demo_batch(size: int) -> dict[str, Any]:
+    """The first batch that the demo trains on."""
+    prepared = demo()
+    assert prepared.recipe.loader.batch_size == size, "the case's name says the demo's batch size"
+    return next(prepared.batches.iterate())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embed(ClipCase):
-    """Features of unit length, no gradients. `pure`: the peer's weights are bf16 too; else its default, autocast."""
+class DemoStep(TrainStep):
+    """The same step on the model, pictures and captions of `pictura demo`, where overhead per operation decides."""
 
-    pure: bool
+    def config(self) -> CLIPConfig:
+        return demo().recipe.model
 
-    def our_model(self, device: str) -> Any:
-        import torch
+    def text(self, length: int | None = None) -> torch.Tensor:
+        ids = demo_batch(self.batch)["text"]
+        return ids if length is None else pad(ids, length)
 
-        return self.model().to(device, torch.bfloat16).eval()
+    def pictures(self) -> torch.Tensor:
+        return demo_batch(self.batch)["image"]
 
-    def their_model(self, device: str) -> Any:
-        import torch
-
-        return self.theirs(device).to(torch.bfloat16 if self.pure else torch.float32).eval()
-
-    def their_call(self, encode: Callable[[], torch.Tensor], device: str) -> Step:
-        """`encode` as open_clip's README runs it, or in inference mode with nothing left to cast."""
-        import torch
-
-        if self.pure:
-            return torch.inference_mode()(encode)
-        return torch.no_grad()(torch.autocast(device, torch.bfloat16)(encode))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedImages(Embed):
-    """One batch of pictures."""
-
-    unit: str = "images/s"
-
-    def flops(self) -> float:
-        return self.batch * flops.image(self.config())
-
-    def ours(self, device: str) -> Step:
-        import torch
-
-        model, image = self.our_model(device), self.pictures().to(device)
-        return torch.inference_mode()(lambda: unit_length(model.encode_image(image)))
-
-    def peer(self, device: str) -> Step:
-        model, image = self.their_model(device), self.normalised(device)
-        image = image.to(model.visual.conv1.weight.dtype)
-        return self.their_call(lambda: model.encode_image(image, normalize=True), device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedTexts(Embed):
-    """`batch` captions in `pieces`, sorted by length since order is free; the peer's are as long as its context."""
-
-    unit: str = "texts/s"
-    pieces: int = 4
-
-    def sorted_text(self) -> list[torch.Tensor]:
-        """Pieces [b/pieces t], shortest captions first, each cropped to its own longest."""
-        ids = self.text()
-        lengths = ids.argmax(1) + 1  # the end token has the highest id
-        order = lengths.argsort(stable=True).chunk(self.pieces)
-        return [ids[piece, : int(lengths[piece].max())] for piece in order]
-
-    def flops(self) -> float:
-        return sum(len(piece) * flops.text(self.config(), piece.shape[1]) for piece in self.sorted_text())
-
-    def ours(self, device: str) -> Step:
-        import torch
-
-        model, pieces = self.our_model(device), [piece.to(device) for piece in self.sorted_text()]
-        return torch.inference_mode()(lambda: torch.cat([unit_length(model.encode_text(piece)) for piece in pieces]))
-
-    def peer(self, device: str) -> Step:
-        import torch
-
-        model, context = self.their_model(device), self.config().text.context_length
-        pieces = [pad(piece, context).to(device) for piece in self.sorted_text()]
-        encode = model.encode_text
-        return self.their_call(lambda: torch.cat([encode(piece, normalize=True) for piece in pieces]), device)
-
-
-def unit_length(features: torch.Tensor) -> torch.Tensor:
-    """[b e] -> [b e] in float32."""
-    import torch
-
-    return torch.nn.functional.normalize(features.float(), dim=1)
+    def recipe(self) -> dict[str, Any]:
+        recipe = demo().recipe
+        config = replace(recipe.training, steps=FOREVER, clip_norm=None, ema=None)
+        return {"config": config, "optimizer": recipe.optimizer}
 
 
 # The cases
 
-AMP = "amp_bf16 (autocast over float32 weights, its default)"
-PURE = "pure_bf16 (weights and pictures bf16, inference_mode)"
-STEP = f"{AMP}, fused AdamW"
+STEP = f"{peers.AMP}, fused AdamW"
 
 CASES = (
     TrainStep(name="clip_train_step", case="vit_b32_batch32", batch=32, items=32, peer_setting=STEP, tolerance=0.01),
@@ -260,19 +209,12 @@ CASES = (
         name="clip_train_step", case="vit_b32_batch32_peer_compiled", batch=32, items=32, compiled=True, opt_in=True,
         peer_setting=f"{STEP}, torch.compile", tolerance=0.01,
     ),
-    *(
-        EmbedImages(
-            name="clip_embed_images", case=f"vit_b32_batch64_{name}", batch=64, items=64, pure=name == "pure_bf16",
-            peer_setting=setting, tolerance=0.05,
-        )
-        for name, setting in (("amp_bf16", AMP), ("pure_bf16", PURE))
+    DemoStep(
+        name="clip_train_step", case="demo_batch256", batch=256, items=256,
+        peer_setting=f"{STEP}; the same shapes, and the class token that it always adds",
     ),
-    *(
-        EmbedTexts(
-            name="clip_embed_texts", case=f"vit_b32_256_captions_{name}", batch=256, items=256,
-            pure=name == "pure_bf16",
-            peer_setting=setting, tolerance=0.05,
-        )
-        for name, setting in (("amp_bf16", AMP), ("pure_bf16", PURE))
+    DemoStep(
+        name="clip_train_step", case="demo_batch256_peer_compiled", batch=256, items=256, compiled=True, opt_in=True,
+        peer_setting=f"{STEP}, torch.compile; the same shapes, and the class token that it always adds",
     ),
 )  # fmt: skip

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
     from pictura.models.clip import CLIPConfig
 
+AMP = "amp_bf16 (autocast over float32 weights, its default)"
+PURE = "pure_bf16 (weights and pictures bf16, inference_mode)"
+
 
 def model(config: CLIPConfig) -> torch.nn.Module:
     """The class that `open_clip.create_model` builds, of the same shapes as ours."""
@@ -26,6 +29,11 @@ def model(config: CLIPConfig) -> torch.nn.Module:
     )  # fmt: skip
     quick = image.activation == "quick_gelu"
     return CLIP(config.embed_dim, vision_cfg, text_cfg, quick_gelu=quick, output_dict=True)
+
+
+def holds(config: CLIPConfig) -> bool:
+    """Whether open_clip's class can hold our weights: CLIP's published form, with a class token and `pre_norm`."""
+    return config.image.pool == "class" and config.image.pre_norm and not config.image.patch_bias
 
 
 def optimizer(of: torch.nn.Module) -> torch.optim.Optimizer:

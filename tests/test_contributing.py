@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md are files that work: sources can be imported under their names, and their tests pass."""
+"""The examples of CONTRIBUTING.md are files that work: each can be imported, and its test passes."""
 
 import re
 import subprocess

@@ -3,16 +3,18 @@
     model = pictura.load("runs/demo/model")
     model.classify(["cat.jpg"], ["a cat", "a dog"])
 
-Importing the package imports nothing heavy: torch arrives with the first verb that needs it.
+Importing the package imports nothing at all: torch arrives with the first verb that needs it.
 """
 
-from typing import Any
+TYPE_CHECKING = False  # typing's own costs more to import than all of this
+if TYPE_CHECKING:
+    from pictura.run import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "load":
         from pictura.run import load
 

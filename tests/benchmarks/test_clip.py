@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import clip, flops, loss
+from benchmarks import clip, embed, flops, loss
 from benchmarks.captions import CAPTIONS
 from pictura.config import sized
 from pictura.models.clip import CLIPConfig
@@ -32,13 +32,13 @@ class SmallStep(clip.TrainStep):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallImages(clip.EmbedImages):
+class SmallImages(embed.EmbedImages):
     def config(self) -> CLIPConfig:
         return small()
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallTexts(clip.EmbedTexts):
+class SmallTexts(embed.EmbedTexts):
     def config(self) -> CLIPConfig:
         return small()
 
@@ -80,7 +80,7 @@ def test_both_sides_of_a_training_step_have_one_first_loss() -> None:
 @needs_open_clip
 @pytest.mark.parametrize("kind", [SmallImages, SmallTexts])
 @pytest.mark.parametrize("pure", [False, True])
-def test_both_sides_embed_alike(kind: type[clip.Embed], pure: bool) -> None:
+def test_both_sides_embed_alike(kind: type[embed.Embed], pure: bool) -> None:
     case = kind(**COMMON, pure=pure)
     ours, peer = case.ours("cpu")(), case.peer("cpu")()
     assert ours.shape == (6, 16)

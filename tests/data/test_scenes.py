@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pictura.config import load, to_dict
 from pictura.data import scene_draw, scene_questions, scene_words
 from pictura.data.scene_world import (
     BACKGROUNDS,
@@ -503,12 +504,19 @@ def test_clips_do_what_their_label_says() -> None:
 
 
 def test_clips_come_as_frames() -> None:
-    source = ScenesConfig(gives=("clip",), frames=5, image_size=32).build()
+    source = ScenesConfig(gives=("clip", "captions"), frames=5, image_size=32).build()
     example = source[0]
+    actor = source.scene(0).things[-1]
+    motion = source.class_names[example["label"]]
+    assert example["captions"] == source.captions(0) == [f"a {actor.colour} {actor.shape} {motion}"]
     assert example["clip"].shape == (5, 32, 32, 3) and example["clip"].dtype == np.uint8  # type: ignore[typeddict-item]
     assert source.class_names == MOTIONS and 0 <= example["label"] < len(MOTIONS)
 
 
-def test_combinations_and_source_types() -> None:
+def test_configuration_loads_from_a_recipe_and_back() -> None:
+    recipe = {"objects": [1, 1], "gives": ["image", "label"], "split": "heldout", "mentions": {"list": 1}}
+    config = load(ScenesConfig, recipe, overrides=["mentions.one=0.5"])
+    assert config.objects == (1, 1) and config.mentions == {"list": 1.0, "one": 0.5}
+    assert load(ScenesConfig, to_dict(config)) == config
+    assert isinstance(config.build(), Scenes)
     assert combinations("everything") == SEEN + HELD_OUT + NOVEL
-    assert isinstance(ScenesConfig().build(), Scenes)

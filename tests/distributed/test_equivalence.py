@@ -1,8 +1,5 @@
 """Two processes against one on the whole batch: losses, gradients and one clipped step, to 1e-5."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,18 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.distributed import worker
+
 Results = list[dict[str, Any]]
-
-
-def load_worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("distributed_worker", Path(__file__).with_name("worker.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-worker = load_worker()
 
 
 def written_out(loss: str, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pictura.distributed.wrap import accumulate, clip_gradients, units, unwrap, wrap
+from pictura.distributed.wrap import accumulate, clip_gradients, units, unsharded, unwrap, wrap
+from tests.distributed import worker
 
 Results = list[dict[str, Any]]
 MODES = ("ddp", "fsdp")
@@ -15,6 +16,8 @@ def test_alone_a_task_stays_as_it_is() -> None:
     for mode in ("none", *MODES):
         assert wrap(task, mode) is task  # type: ignore[arg-type]
     assert unwrap(task) is task
+    with unsharded(task):
+        assert task(torch.zeros(1, 2)).shape == (1, 1)
     with accumulate(task):
         for _ in range(2):
             task(torch.ones(1, 2)).sum().backward()
@@ -69,12 +72,19 @@ def test_processes_start_and_stay_equal(results: Results, mode: str) -> None:
     assert first["losses"][2] < first["losses"][0]
 
 
-@pytest.mark.parametrize("case", ["ddp", "fsdp", "bf16"])
-def test_full_state_is_the_weights_in_float32(results: Results, case: str) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_evaluation_sees_the_newest_weights(results: Results, mode: str) -> None:
+    alone = worker.tiny_task("clip")
+    expected = []
+    with torch.no_grad():
+        for change in (0.0, 0.0, 0.5):
+            for parameter in alone.parameters():
+                parameter += change
+            expected.append(alone.model.encode_image(worker.whole_batch()["image"]))
     for result in results:
-        found = result["bf16"] if case == "bf16" else result["steps"][case]
-        assert found["state"].keys() == found["after"].keys()
-        assert all(torch.equal(found["state"][name], value) for name, value in found["after"].items())
+        found = result["evaluation"][mode]
+        torch.testing.assert_close(found["embedded"], expected)
+        assert found["sharded"] == (mode == "fsdp")
 
 
 def test_sharded_and_replicated_take_the_same_steps(results: Results) -> None:

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from pictura.distributed import gather as gathering
 from pictura.distributed import ranks
 from pictura.distributed.gather import gather
-from pictura.distributed.wrap import accumulate, clip_gradients, full_state, unwrap, wrap
+from pictura.distributed.wrap import accumulate, clip_gradients, unsharded, unwrap, wrap
 from pictura.models.clip import CLIPConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
@@ -109,11 +109,26 @@ def steps(mode: str, *, bf16: bool = False, locked: bool = False) -> dict[str, A
         optimizer.zero_grad()
         task.settle()
     out["after"] = weights(module)
-    with torch.no_grad():
-        module(own_batch())
-    out["state"] = full_state(module)
     out["sharded"] = [name for name, p in task.named_parameters() if isinstance(p, DTensor)]
     return out
+
+
+def evaluation(mode: str) -> dict[str, Any]:
+    """A picture embedded by the model itself: before any step, after one, and after weights were changed by hand."""
+    task = tiny_task("clip")
+    module = wrap(task, mode)
+    held, out = list(task.parameters()), []  # as an optimiser holds them: the shards
+    for change in (0.0, 0.0, 0.5):
+        with torch.no_grad():
+            for parameter in held:
+                parameter += change
+            with unsharded(module):
+                out.append(task.model.encode_image(whole_batch()["image"]))
+        sharded = [isinstance(p, DTensor) for p in task.parameters() if p.dim()]
+        module(own_batch()).loss.backward()
+        with torch.no_grad():
+            task.embed(own_batch())  # leaves the root's weights whole
+    return {"embedded": out, "sharded": all(sharded)}
 
 
 def plain_accumulation(mode: str) -> dict[str, Tensor]:
@@ -210,6 +225,7 @@ def main(folder: Path) -> None:
         "flags": replica_flags(),
         "equivalence": equivalence(),
         "accumulated": {mode: plain_accumulation(mode) for mode in ("ddp", "fsdp")},
+        "evaluation": {mode: evaluation(mode) for mode in ("ddp", "fsdp")},
         "steps": {mode: steps(mode) for mode in ("ddp", "fsdp")},
         "locked": {mode: steps(mode, locked=True) for mode in ("ddp", "fsdp")},
         "bf16": steps("fsdp", bf16=True),

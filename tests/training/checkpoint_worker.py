@@ -1,4 +1,4 @@
-"""What the tests of checkpoints start in processes of their own: `saves` runs until it is killed, `shards` is one of two."""
+"""What the tests of checkpoints start: `saves` runs until it is killed, `shards` is one of two processes."""
 
 import os
 import sys
@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from pictura.training import checkpoints
 from pictura.training.checkpoints import CheckpointError, Checkpoints
 from pictura.training.ema import Ema
+from pictura.training.leaves import split
 
 
 def numbered(step: int) -> dict[str, Any]:
@@ -31,7 +32,8 @@ def saves(folder: Path) -> None:
     while True:
         step += 1
         kept.save(step, numbered(step), {"loss": 1 / step if step % 7 else 0.0})
-        print(step, flush=True)
+        sys.stdout.write(f"{step}\n")
+        sys.stdout.flush()
 
 
 class Toy(nn.Module):
@@ -71,15 +73,13 @@ class Run:
     def load(self, folder: Path) -> int:
         state = self.state()
         step = Checkpoints(folder).load(state)
-        set_state_dict(
-            self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
-        )
+        set_state_dict(self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
         self.ema.load_state_dict(state["ema"])
         return step
 
     def whole(self) -> dict[str, Tensor]:
         """Every tensor of the state, put together from all processes."""
-        leaves = checkpoints.split(self.state())[0]
+        leaves = split(self.state())[0]
         tensors = {name: box[key].detach() for name, (box, key) in leaves.items()}
         return {name: (t.full_tensor() if isinstance(t, DTensor) else t).clone() for name, t in tensors.items()}
 

@@ -49,7 +49,7 @@ def test_lists_of_values_are_one_value() -> None:
 
 @pytest.mark.parametrize("value", [b"bytes", (1, torch.zeros(1)), [object()], torch.float32])
 def test_what_cannot_be_held(value: object) -> None:
-    with pytest.raises(TypeError, match="place: a .* here cannot be checkpointed"):
+    with pytest.raises(TypeError, match=r"place: a .* here cannot be checkpointed"):
         encode(value, "place")
 
 

@@ -1,4 +1,6 @@
-"""The samples that could not be used: each counted once, named in the log and in the table at the end of a run, with a limit on their share."""
+"""The samples that could not be used: each counted once, named in the log and in the table at the end of a run, with a
+limit on their share.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -10,7 +12,8 @@ SMALL = 1000  # a stream's share is not judged on fewer samples than this
 
 
 class BadSamples:
-    """Bad samples by key. `total`: how many samples there are, bad ones included; None for a stream, which reports what it `saw`.
+    """Bad samples by key. `total`: how many samples there are, bad ones included; None for a stream, which reports what
+    it `saw`.
 
     Above `max_bad` (a share, 0 to 1) `add` raises `ValueError`, naming the first few and their reasons.
     """

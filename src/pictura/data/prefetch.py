@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Batch = dict[str, Any]  # image: uint8 [b c y x]; text: int64 [b t]; label, index: int64 [b]; key: list of b; further keys: lists of b
+Batch = dict[
+    str, Any
+]  # image: uint8 [b c y x]; text: int64 [b t]; label, index: int64 [b]; key: list of b; further keys: lists of b
 
 
-def prefetch(batches: Iterator[Batch], device: torch.device | str, depth: int = 2) -> Iterator[Batch]:
-    """The same batches on `device`, made up to `depth` ahead by one thread; to a CUDA device through pinned memory, beside the step.
+def prefetch(batches: Iterator[Batch], device: torch.device | str, depth: int = 2) -> Generator[Batch, None, None]:
+    """The same batches on `device`, made up to `depth` ahead by one thread; to a CUDA device through pinned memory,
+    beside the step.
 
     An error in making a batch is raised here when its turn comes. Closing this iterator closes `batches`.
     """
@@ -25,7 +28,8 @@ def prefetch(batches: Iterator[Batch], device: torch.device | str, depth: int = 
     def offer(item: Batch | BaseException | None, event: torch.cuda.Event | None = None) -> None:
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
-                return ready.put((item, event), timeout=0.1)
+                ready.put((item, event), timeout=0.1)
+                break
 
     def fill() -> None:
         try:
@@ -61,7 +65,9 @@ def prefetch(batches: Iterator[Batch], device: torch.device | str, depth: int = 
         thread.join(timeout=10)
 
 
-def _move(batch: Batch, device: torch.device, copies: torch.cuda.Stream | None) -> tuple[Batch, torch.cuda.Event | None]:
+def _move(
+    batch: Batch, device: torch.device, copies: torch.cuda.Stream | None
+) -> tuple[Batch, torch.cuda.Event | None]:
     if copies is None:
         return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}, None
     with torch.cuda.stream(copies):

@@ -24,7 +24,7 @@ from pictura.data.scene_world import (
     generator,
     lay_out,
     move,
-)  # fmt: skip
+)
 from pictura.data.source import Example, Source, SourceConfig
 
 Part = Literal["image", "captions", "label", "boxes", "masks", "questions", "statement", "clip"]
@@ -40,7 +40,7 @@ class ScenesConfig(SourceConfig):
     gives: `image` uint8 [y x c]; `captions`; `label` of scenes of one thing; `boxes` float32 [k 4] (x0 y0 x1 y1 px)
         with `labels` int64 [k]; `masks` bool [k y x]; `questions`, pairs of (question, answer); `statement` about two
         `images` uint8 [2 y x c] with its truth as `label`; `clip` uint8 [t y x c] with its motion as `label`.
-        Boxes and masks are of the visible part.
+        Boxes and masks are of the visible part; captions of a clip say the motion ("a red star moving left").
     split: `train`; `fresh` (new scenes of what training has seen); `heldout` (colour-shape combinations that training
         never shows); `shapes` (novel shapes); `counts` (more things); `style` (a new drawing style); `everything`.
     mentions: weights of the kinds of captions: list one colour shape relation count background.
@@ -131,6 +131,9 @@ class Scenes(Source):
         return self._captions(index, self.scene(index))
 
     def _captions(self, index: int, scene: Scene) -> list[str]:
+        if "clip" in self.config.gives:  # what holds of one frame need not hold of the next
+            frames, motion = self._moved(index, scene)
+            return [f"{scene_words.article(scene_words.name(frames[0].things[-1]))} {motion}"]
         rng = self._generator(index, _WORDS)
         return [scene_words.caption(scene, rng, self.config.mentions) for _ in range(self.config.captions)]
 
@@ -176,6 +179,9 @@ class Scenes(Source):
         images = np.stack([self._draw(index, left), self._draw(index, right, _PARTNER)])
         return {"images": images, "statement": text, "label": int(truth)}
 
+    def _moved(self, index: int, scene: Scene) -> tuple[list[Scene], str]:
+        return move(self._generator(index, _MOTION), scene, self.config.frames)
+
     def _clip(self, index: int, scene: Scene) -> dict[str, Any]:
-        frames, motion = move(self._generator(index, _MOTION), scene, self.config.frames)
+        frames, motion = self._moved(index, scene)
         return {"clip": np.stack([self._draw(index, frame) for frame in frames]), "label": self._label[motion]}

@@ -172,15 +172,12 @@ class Shard:
         for part, spans in self.members.items():
             pictured |= (spans[:, 0] >= 0) & (part in layout.image)
             worded |= (spans[:, 0] >= 0) & (part in {field.part for field in layout.captions})
-        kept = np.flatnonzero(pictured & worded)
-        bad = [
-            BadSample(
-                self.key(row),
-                f"no {'caption' if pictured[row] else 'picture'} among its parts ({', '.join(self.parts_of(row) or self.others)})",
-            )
-            for row in np.flatnonzero(~(pictured & worded)).tolist()
-            if self.keys[row] != self._cut
-        ]
+        kept, bad = np.flatnonzero(pictured & worded), []
+        for row in np.flatnonzero(~(pictured & worded)).tolist():
+            if self.keys[row] != self._cut:
+                lacking = "caption" if pictured[row] else "picture"
+                has = ", ".join([*self.parts_of(row)] or self.others)
+                bad.append(BadSample(self.key(row), f"no {lacking} among its parts ({has})"))
         if len(kept) < len(self.keys):
             self.keys = Strings(self.keys[row] for row in kept.tolist())
             self.members = {part: spans[kept] for part, spans in self.members.items()}

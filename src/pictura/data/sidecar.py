@@ -43,7 +43,7 @@ class Sidecar(Source):
                 self.bad.append(BadSample(os.path.join(self._root, name), f"no {os.path.basename(text)} beside it"))
         if not names:
             raise ValueError(
-                f"{path}: none of its {len(pictures):,} pictures has a .txt beside it (such as {_text_of(pictures[0])}); "
+                f"{path}: none of its {len(pictures):,} pictures has a .txt beside it ({_text_of(pictures[0])}, …); "
                 "a folder per class is `kind: folder`, captions in a table are `kind: table`"
             )
         self._names = Strings(names)

@@ -90,13 +90,13 @@ class SourceConfig(Config, ABC):
 
 
 class Strings(Sequence[str]):
-    """Many strings in two arrays. A list of a million Python strings would be copied, page by page, into every worker
-    process as reference counts change; arrays are shared."""
+    """Many strings in one buffer. A list of a million Python strings would be copied, page by page, into every worker
+    process as reference counts change; a buffer is shared."""
 
     def __init__(self, strings: Iterable[str]) -> None:
         encoded = [string.encode("utf-8", "surrogatepass") for string in strings]  # odd file names survive
         self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._bytes = b"".join(encoded)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -109,7 +109,7 @@ class Strings(Sequence[str]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
-        return self._bytes[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogatepass")
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class Classes:
 
     @classmethod
     def of(cls, given: Sequence[str] | Path | None, values: Iterable[Any] = ()) -> "Classes":
-        """`given` by the user (names in order, or a file: text of one name a line, a JSON list, or JSON of value -> name
-        or names), else found among the `values`: sorted words; values that are all numbers are the labels themselves."""
+        """`given` by the user: names in order, or a file: text of one name a line, a JSON list, or JSON of value: name.
+        Else found among the `values`: sorted words; values that are all numbers are the labels themselves."""
         values = {value for value in values if not is_empty(value)}
         if given is None:
             words = {str(value) for value in values}
@@ -141,7 +141,10 @@ class Classes:
         """The label of one value; `BadSample` names the example `key` when there is none."""
         label = self.find(value)
         if label is None:
-            unknown = f"label {str(value)[:80]!r} is not among the {len(self.names)} class names"
+            known = (
+                f"among the {len(self.names)} class names" if self.names else "a number, and there are no class_names"
+            )
+            unknown = f"label {str(value)[:80]!r} is not {known}"
             raise BadSample(key, "no label" if is_empty(value) else unknown)
         return label
 
@@ -237,8 +240,10 @@ def read_file(path: str, key: str, limit: int = MAX_BYTES) -> bytes:
                 raise BadSample(key, "not a regular file")
             if status.st_size > limit:
                 raise BadSample(key, f"{status.st_size:,} bytes, above the limit of {limit:,}")
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read(limit)
+            content = os.read(descriptor, status.st_size)
+            while len(content) < status.st_size and (more := os.read(descriptor, status.st_size - len(content))):
+                content += more
+            return content
         finally:
             os.close(descriptor)
     except FileNotFoundError:

@@ -1,30 +1,19 @@
-"""`stream`: WebDataset tars that lie elsewhere (http, https, s3, gs, …), read front to back while training.
+"""`stream`: WebDataset tars that lie elsewhere (http, https, s3, gs, …), read front to back while training."""
 
-http and https are read with Python's own client, which needs nothing installed and takes up again where a connection
-broke; every other scheme with fsspec, which asks for its plug-in (s3fs, gcsfs, …) by name where it is missing.
-"""
-
-import gzip
-import io
 import itertools
-import time
-import urllib.error
-import urllib.request
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, ClassVar, NoReturn, cast
+from typing import IO, ClassVar, NoReturn
 
 import numpy as np
 
 from pictura.data.patterns import expand
+from pictura.data.remote import PIECE, check_scheme, open_remote
 from pictura.data.source import MAX_BYTES, BadSample, Classes, Example, Source, SourceConfig
 from pictura.data.tar import Damaged, Layout, members, split_name
 
-TIMEOUT = 60  # seconds without a byte
-TRIES = 5
-_PIECE = 2**20
+VOCABULARY_EXAMPLES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +57,8 @@ class Stream(Source):
                 )
         if not self.urls:
             raise ValueError("path: names no tar")
+        for scheme in sorted({url.partition("://")[0] for url in self.urls}):
+            check_scheme(scheme)
         self._layout = Layout.of(config.image, config.captions, config.label)
         self._classes = None if config.label is None else Classes.of(config.class_names)
         self._examples = config.examples
@@ -88,7 +79,8 @@ class Stream(Source):
         )
 
     def all_captions(self) -> Iterator[str]:
-        for example in self.epoch(0, 0, 0, 1):
+        """The captions of the first `VOCABULARY_EXAMPLES` of a pass; a tokenizer needs no more."""
+        for example in itertools.islice(self.epoch(0, 0, 0, 1), VOCABULARY_EXAMPLES):
             if not isinstance(example, BadSample):
                 yield from example.get("captions", [])
 
@@ -115,48 +107,58 @@ class Stream(Source):
 
     def _shard(self, url: str) -> Iterator[Example | BadSample]:
         seen: set[str] = set()
-        found = 0
+        damage: Damaged | None = None
         try:
-            with open_tar(url) as file:
-                for key, parts in self._groups(_Forward(file), url):
-                    if key in seen:
-                        yield BadSample(f"{url}/{key}", "a second example of this name; the first is used")
-                        continue
-                    seen.add(key)
-                    try:
-                        found += 1
-                        if isinstance(parts, BadSample):
-                            raise parts
-                        yield self._layout.example(parts, f"{url}/{key}", self._classes)
-                    except BadSample as bad:
-                        yield bad
-        except Damaged as damage:
+            with open_remote(url) as file:
+                for group in self._groups(_Forward(file)):
+                    damage, key = group.damage, f"{url}/{group.key}"
+                    if group.key in seen:
+                        yield BadSample(key, "a second example of this name; the first is used")
+                    elif group.key:
+                        seen.add(group.key)
+                        try:
+                            if group.refused:
+                                raise BadSample(key, group.refused)
+                            yield self._layout.example(group.parts, key, self._classes)
+                        except BadSample as bad:
+                            if damage is None:  # else the damage is why, and is named below
+                                yield bad
+        except OSError as error:
+            yield BadSample(url, f"cannot be opened: {error}")
+        if damage is not None:
             yield BadSample(url, f"{damage}; what lies before it is used")
-        except (OSError, EOFError, zlib.error) as error:
-            yield BadSample(url, f"cannot be read after {found:,} examples: {error}")
 
-    def _groups(self, file: "_Forward", url: str) -> Iterator[tuple[str, dict[str, bytes] | BadSample]]:
-        """The wanted parts of each example: members with one key, one after the other. What a cut leaves incomplete
-        is left out."""
+    def _groups(self, file: "_Forward") -> Iterator["_Group"]:
+        """The wanted parts of each example: members with one key, one after the other."""
         wanted = self._layout.wanted()
-
-        def named() -> Iterator[tuple[str, str, int]]:
+        group = _Group()
+        try:
             for name, _, size in members(file):
                 key, part = split_name(name) or ("", "")
-                if key:
-                    yield key, part, size
+                if key and key != group.key:
+                    yield group
+                    group = _Group(key)
+                if key and part in wanted and part not in group.parts:
+                    if size > MAX_BYTES:
+                        group.refused = f"its {part} has {size:,} bytes, above the limit of {MAX_BYTES:,}"
+                        continue
+                    group.parts[part] = file.read(size)
+                    if len(group.parts[part]) < size:
+                        del group.parts[part]
+                        raise Damaged(file.position, f"the tar is cut short within {name}")
+        except Damaged as damage:
+            group.damage = damage
+        yield group
 
-        for key, group in itertools.groupby(named(), key=lambda member: member[0]):
-            parts: dict[str, bytes] = {}
-            bad: BadSample | None = None
-            for _, part, size in group:
-                if part in wanted and size > MAX_BYTES:
-                    bad = BadSample(f"{url}/{key}", f"its {part} has {size:,} bytes, above the limit of {MAX_BYTES:,}")
-                elif part in wanted and part not in parts:
-                    parts[part] = file.read(size)
-                    if len(parts[part]) < size:
-                        raise Damaged(file.position, f"the tar is cut short within {key}.{part}")
-            yield key, bad or parts
+
+@dataclass
+class _Group:
+    """The parts of one example, why it cannot be used if so, and the damage that the tar ends in after it, if any."""
+
+    key: str = ""  # empty where there is no example, only damage
+    parts: dict[str, bytes] = field(default_factory=dict)
+    refused: str = ""
+    damage: Damaged | None = None
 
 
 class _Forward:
@@ -166,7 +168,10 @@ class _Forward:
         self._file, self.position = file, 0
 
     def read(self, size: int) -> bytes:
-        content = self._file.read(size)
+        try:
+            content = self._file.read(size)
+        except Exception as error:  # fsspec's plug-ins, gzip and sockets raise errors of many kinds
+            raise Damaged(self.position, f"cannot be read further: {error}") from error
         self.position += len(content)
         return content
 
@@ -174,76 +179,5 @@ class _Forward:
         return True  # known only when it is read
 
     def skip_to(self, position: int) -> None:
-        while self.position < position and self.read(min(position - self.position, _PIECE)):
+        while self.position < position and self.read(min(position - self.position, PIECE)):
             pass
-
-
-def open_tar(url: str) -> IO[bytes]:
-    """The bytes of a tar, unpacked if its name ends in .gz or .tgz. Raises `OSError`, or `ValueError` for a missing
-    plug-in."""
-    scheme, _, rest = url.partition("://")
-    if scheme in ("http", "https"):
-        file: IO[bytes] = io.BufferedReader(_Http(url), _PIECE)
-    else:
-        import fsspec
-
-        try:
-            file = fsspec.open(url, "rb").open()
-        except ImportError as error:
-            raise ValueError(f"path: {scheme}:// needs a package that is not installed: {error}") from error
-    packed = rest.partition("?")[0].endswith((".gz", ".tgz"))
-    return cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed else file
-
-
-class _Http(io.RawIOBase):
-    """A file read from a web server once, front to back; a broken connection is taken up again where it broke."""
-
-    def __init__(self, url: str) -> None:
-        self._url, self._position, self._end = url, 0, -1
-        self._answer: IO[bytes] | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
-        for attempt in range(TRIES):
-            try:
-                self._answer = self._answer or self._connect()
-                count = self._answer.readinto(buffer)  # type: ignore[attr-defined]
-                if count or self._position >= self._end:
-                    self._position += count
-                    return int(count)
-                raise ConnectionError(f"the connection ended after {self._position:,} of {self._end:,} bytes")
-            except urllib.error.HTTPError as error:
-                error.close()
-                if error.code < 500 and error.code != 429:
-                    raise OSError(f"HTTP status {error.code} {error.reason}") from None
-                failure: Exception = OSError(f"HTTP status {error.code} {error.reason}")
-            except OSError as error:  # time-outs and broken connections are OSErrors too
-                failure = error
-            self._drop()
-            if attempt + 1 < TRIES:
-                time.sleep(0.2 * 2**attempt)
-        raise OSError(f"{failure}, {TRIES} times")
-
-    def _connect(self) -> IO[bytes]:
-        headers = {"Range": f"bytes={self._position}-"} if self._position else {}
-        answer = urllib.request.urlopen(urllib.request.Request(self._url, headers=headers), timeout=TIMEOUT)
-        start = self._position if answer.status == 206 else 0  # 200: the server begins again from the beginning
-        length = answer.headers.get("Content-Length")
-        self._end = start + int(length) if length else 0
-        while start < self._position:
-            piece = answer.read(min(self._position - start, _PIECE))
-            if not piece:
-                raise ConnectionError("the connection ended")
-            start += len(piece)
-        return cast(IO[bytes], answer)
-
-    def _drop(self) -> None:
-        if self._answer is not None:
-            self._answer.close()
-            self._answer = None
-
-    def close(self) -> None:
-        self._drop()
-        super().close()

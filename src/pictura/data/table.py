@@ -150,6 +150,8 @@ class _Columns:
 
     def __init__(self, path: Path, config: TableConfig, names: Sequence[str]) -> None:
         self.path, self.names = path, list(names)
+        if not self.names:
+            raise ValueError(f"{path}: is empty")
         listed = ", ".join(self.names[:20])
         image = self._given("image_column", config.image_column) or self._usual(IMAGE_COLUMNS)
         if image is None:

@@ -75,7 +75,8 @@ def members(file: Reader) -> Iterator[Member]:
         else:
             name = long.get("path") or _name(header)
             if kind in b"0\0" + b"7" and "GNU.sparse.major" not in long:
-                size = int(long["size"]) if long.get("size", "").isdigit() else size
+                stated = long.get("size", "")
+                size = int(stated) if stated.isdecimal() and len(stated) < 20 else size
                 if not file.has(body + size):
                     raise Damaged(start, f"the tar is cut short within {name}", name)
                 yield Member(name, body, size)
@@ -93,7 +94,10 @@ def _size(header: bytes, start: int) -> int:
         field = header[124:136]
         if field[0] & 0x80:  # base 256, for 8 GiB and more
             return int.from_bytes(field[1:], "big")
-        return int(field.strip(b"\0 ") or b"0", 8)
+        size = int(field.strip(b"\0 ") or b"0", 8)
+        if size < 0:
+            raise ValueError
+        return size
     except ValueError:
         raise Damaged(start, "damaged, or not a tar: no header where one should be") from None
 
@@ -113,7 +117,7 @@ def _pax(content: bytes) -> dict[str, str]:
     found = {}
     while content:
         length, _, rest = content.partition(b" ")
-        end = int(length) - len(length) - 1 if length.isdigit() else 0
+        end = int(length) - len(length) - 1 if length.isdigit() and len(length) < 9 else 0
         if end <= 0:
             break
         key, _, value = rest[: end - 1].partition(b"=")

@@ -64,9 +64,10 @@ class _File:
 
 
 def index_tar(path: str, layout: Layout) -> dict[str, Any]:
-    """What `Shard` keeps of a tar, in JSON's types. Parts of one example belong together wherever in the tar they are."""
+    """What `Shard` keeps of a tar, in JSON's types. Parts of one example belong together wherever they are."""
     rows: dict[str, int] = {}
-    wanted, others = layout.wanted(), set()
+    wanted = layout.wanted()
+    others: set[str] = set()
     spans: dict[str, list[list[int]]] = {}
     bad: list[tuple[str, str]] = []
     repeated: set[str] = set()

@@ -1,7 +1,7 @@
 """What happens to one picture before it joins a batch. Pixels stay uint8: the model normalises them on its own device.
 
-`crop` is the evaluation rule that published CLIP models expect (openai/CLIP and open_clip's `image_transform`, to the last bit);
-`random_crop` is for training; `none` is for pictures that have their size already, such as scenes.
+`crop` is the evaluation rule that published CLIP models expect (openai/CLIP and open_clip's `image_transform`, to the
+last bit); `random_crop` is for training; `none` is for pictures that have their size already, such as scenes.
 """
 
 import math
@@ -27,8 +27,9 @@ TRIES = 10  # to fit a random crop into the picture
 class View(ABC):
     """`view(picture, rng)` -> uint8 [c y x]; all chance comes from `rng`.
 
-    at_least: shorter side below which a decoder must not scale the picture down (None: it must not scale). takes_arrays: whether
-    pixels uint8 [y x c] are welcome as they are; otherwise they come as a PIL picture, RGB, like everything else.
+    at_least: shorter side below which a decoder must not scale the picture down (None: it must not scale).
+    takes_arrays: whether pixels uint8 [y x c] are welcome as they are; otherwise they come as a PIL picture, RGB, like
+    everything else.
     """
 
     image_size: int
@@ -85,7 +86,8 @@ class NoView(View):
 class CropConfig(ViewConfig):
     """Evaluation: the same picture always.
 
-    resize: `shortest` side to image_size, then the middle square; `squash` both sides to it; `longest` side to it, then black bars.
+    resize: `shortest` side to image_size, then the middle square; `squash` both sides to it; `longest` side to it, then
+    black bars.
     """
 
     kind: ClassVar[str] = "crop"
@@ -102,7 +104,7 @@ class Crop(View):
     def __init__(self, config: CropConfig) -> None:
         self.config = config
         self.image_size = config.image_size
-        # A decoder's own scaling is a box filter. Twice the size leaves the last factor of two to the filter that the model knows.
+        # A decoder scales with a box filter; the last factor of two is left to the filter that the model knows.
         self.at_least = None if config.resize == "longest" else 2 * config.image_size
 
     def __call__(self, image: Image.Image | Pixels, rng: np.random.Generator) -> Tensor:
@@ -133,10 +135,12 @@ def _middle(length: int, size: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomCropConfig(ViewConfig):
-    """Training: a random rectangle of `scale` (share of the area) and `ratio` (width over height), resized to image_size.
+    """Training: a random rectangle of `scale` (share of the area) and `ratio` (width over height), resized to
+    image_size.
 
     `flip` mirrors half of the pictures; it is off because captions say left and right, and pictures hold writing.
-    colour_jitter: strengths of brightness, contrast, saturation and hue, done with probability `jitter`; grey: probability of no colour.
+    colour_jitter: strengths of brightness, contrast, saturation and hue, done with probability `jitter`; grey:
+    probability of no colour.
     """
 
     kind: ClassVar[str] = "random_crop"
@@ -155,7 +159,9 @@ class RandomCropConfig(ViewConfig):
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio: {list(self.ratio)} is not a range of width over height; try [0.75, 1.333]")
         if min(self.colour_jitter) < 0 or self.colour_jitter[3] > 0.5:
-            raise ValueError(f"colour_jitter: {list(self.colour_jitter)} is not four strengths, the last (hue) at most 0.5")
+            raise ValueError(
+                f"colour_jitter: {list(self.colour_jitter)} is not four strengths, the last (hue) at most 0.5"
+            )
         for name in ("jitter", "grey"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not a probability")
@@ -165,12 +171,16 @@ class RandomCropConfig(ViewConfig):
 
 
 class RandomCrop(View):
-    """torchvision's `RandomResizedCrop`, and the jitter of SimCLR (Chen et al. 2020, appendix A) in its order of chance."""
+    """torchvision's `RandomResizedCrop`, and the jitter of SimCLR (Chen et al. 2020, appendix A) in its order of
+    chance.
+    """
 
     def __init__(self, config: RandomCropConfig) -> None:
         self.config = config
         self.image_size = config.image_size
-        narrow = min(config.ratio[0], 1 / config.ratio[1], 1.0)  # the narrowest crop of a square picture must still be large enough
+        narrow = min(
+            config.ratio[0], 1 / config.ratio[1], 1.0
+        )  # the narrowest crop of a square picture must still be large enough
         self.at_least = math.ceil(config.image_size / math.sqrt(config.scale[0] * narrow))
 
     def __call__(self, image: Image.Image | Pixels, rng: np.random.Generator) -> Tensor:

@@ -1,10 +1,10 @@
 """Work done in other processes, with the results in the order of the jobs, and no way to hang.
 
-Each worker has its own socket to this process and takes its turn, so which worker does which job never depends on time. There are
-no locks shared between workers: one that is killed, even in the middle of a message, closes its socket, and that is read at once as
-an error which says what it was at. (A shared queue would leave the others waiting for a lock, and shared memory for pictures fails
-where /dev/shm is small, as in containers; sending a picture through a socket costs a hundredth of decoding it.) A worker whose
-parent is killed reads the end of its socket, and leaves too.
+Each worker has its own socket to this process and takes its turn, so which worker does which job never depends on time.
+There are no locks shared between workers: one that is killed, even in the middle of a message, closes its socket, and
+that is read at once as an error which says what it was at. (A shared queue would leave the others waiting for a lock,
+and shared memory for pictures fails where /dev/shm is small, as in containers; sending a picture through a socket costs
+a hundredth of decoding it.) A worker whose parent is killed reads the end of its socket, and leaves too.
 """
 
 import atexit
@@ -35,11 +35,15 @@ PATIENCE = 60.0  # seconds without a result before the log says so
 NOTE_BYTES = 512
 
 
-def in_order(work: Callable[[Job, Note], Result], jobs: Iterable[Job], workers: int = 0, ahead: int = 2) -> Iterator[Result]:
-    """`work(job, note)` for each job, in order; with `workers` processes, each up to `ahead` jobs ahead of what is asked for.
+def in_order(
+    work: Callable[[Job, Note], Result], jobs: Iterable[Job], workers: int = 0, ahead: int = 2
+) -> Iterator[Result]:
+    """`work(job, note)` for each job, in order; with `workers` processes, each up to `ahead` jobs ahead of what is
+    asked for.
 
-    The processes start now, not at the first `next`, so that forking happens in the caller's thread; they end with the iterator.
-    A `ValueError` in a worker arrives as one; anything else, and a killed worker, as a `RuntimeError` that says where.
+    The processes start now, not at the first `next`, so that forking happens in the caller's thread; they end with the
+    iterator. A `ValueError` in a worker arrives as one; anything else, and a killed worker, as a `RuntimeError` that
+    says where.
     """
     if workers == 0:
         return (work(job, _no_note) for job in jobs)
@@ -118,7 +122,9 @@ class _Worker:
             return result
         mistake, said, where = result
         trace = RuntimeError(f"in loader worker {self.number}:\n{where}")
-        raise (ValueError(said) if mistake else RuntimeError(f"{said} (in loader worker {self.number}{self._place()})")) from trace
+        raise (
+            ValueError(said) if mistake else RuntimeError(f"{said} (in loader worker {self.number}{self._place()})")
+        ) from trace
 
     def dismiss(self) -> None:
         """Ask it to leave, whatever it is doing."""
@@ -151,15 +157,17 @@ class _Worker:
                 f"{who} was killed{self._place()}, most likely because the machine ran out of memory: "
                 "lower loader.workers, loader.prefetch or loader.batch_size"
             )
-        ended = f"by signal {-code} ({signal.Signals(-code).name})" if code is not None and code < 0 else f"with exit code {code}"
-        return f"{who} ended {ended}{self._place()}: leave that sample out, or set loader.workers=0 to see the failure itself"
+        ended = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
+        return f"{who} ended {ended}{self._place()}: leave that sample out, or set loader.workers=0 to see the failure"
 
 
-def _serve(work: Callable[[Any, Note], Any], socket: Connection, place: mmap.mmap | None, inherited: list[Connection]) -> None:
+def _serve(
+    work: Callable[[Any, Note], Any], socket: Connection, place: mmap.mmap | None, inherited: list[Connection]
+) -> None:
     """A worker's whole life."""
     for other in inherited:
         other.close()  # or the end of the parent would not be seen here
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and SIGTERM to the group: the parent decides, and closes the socket
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C, or SIGTERM to the group: our parent decides what follows
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # this process is one of several
     if "torch" in sys.modules:
@@ -176,7 +184,10 @@ def _serve(work: Callable[[Any, Note], Any], socket: Connection, place: mmap.mma
         try:
             message = (True, work(job, note))
         except Exception as error:  # noqa: BLE001  (it goes to the parent with its traceback)
-            message = (False, (isinstance(error, ValueError), str(error) or type(error).__name__, traceback.format_exc()))
+            message = (
+                False,
+                (isinstance(error, ValueError), str(error) or type(error).__name__, traceback.format_exc()),
+            )
         try:
             _send(socket, message)
         except OSError:  # the parent has gone

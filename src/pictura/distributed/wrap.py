@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -50,14 +50,23 @@ def unwrap(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, DistributedDataParallel) else module
 
 
-@torch.no_grad()
-def full_state(module: nn.Module) -> dict[str, Tensor]:
-    """The unwrapped task's state, whole and on the CPU, in every process; all of them must call it together.
+@contextmanager
+def unsharded(module: nn.Module) -> Iterator[None]:
+    """Inside, the unwrapped task and its model have whole weights, so that any of their methods may be called.
 
-    With fsdp this is the float32 weights, also after a forward that left bf16 copies in their place.
+    For evaluation, without gradients; each process holds the whole model meanwhile. All processes enter together.
     """
-    state = unwrap(module).state_dict()
-    return {name: (t.full_tensor() if isinstance(t, DTensor) else t).cpu() for name, t in state.items()}
+    shards = [m for m in module.modules() if isinstance(m, FSDPModule)]
+    if shards:
+        shards[0]._get_fsdp_state()._lazy_init()  # or the first block called would take itself for the root
+    for shard in shards:
+        shard.reshard()  # what an earlier forward has left whole may be out of date
+        shard.unshard()
+    try:
+        yield
+    finally:
+        for shard in shards:
+            shard.reshard()
 
 
 def units(task: nn.Module) -> list[nn.Module]:
@@ -140,6 +149,6 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     owners = [p for p in parameters if p.grad is not None]
     norm = get_total_norm([p.grad for p in owners if p.grad is not None])
     if isinstance(norm, DTensor):
-        norm = norm.full_tensor()  # what it holds until here is this process's part
+        norm = norm.full_tensor()  # before it is used twice: it may still be a sum to be done over processes
     clip_grads_with_norm_(owners, max_norm, norm)
     return norm

@@ -2,8 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pictura.config import Config
@@ -49,6 +51,20 @@ def measure(evaluators: Mapping[str, Evaluator], embedder: Embedder) -> dict[str
                 raise ValueError(f"evaluation.{key}: {metric} is measured by {other} too; give one of them a `name`")
             owner[metric], values[metric] = key, value
     return values
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """True float32 matrix products inside, whatever a run has set for speed: ranks hang on the last digits."""
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def outranked(scores: Tensor, own: Tensor) -> Tensor:

@@ -121,34 +121,31 @@ def count(value: float) -> str:
     return f"{value:g}"
 
 
-def heat_map(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """counts[true][predicted] -> squares as dark as their share of the row; numbers and names where there is room."""
+def heat_map(counts: Sequence[Sequence[int]], totals: Sequence[int], names: Sequence[str]) -> str:
+    """counts[true][predicted] -> squares as dark as their share of the row's total; numbers where there is room."""
     k = len(names)
-    cell = max(4, min(44, 560 // k))
-    labelled, numbered = cell >= 11, cell >= 24
+    cell = max(8, min(44, 560 // k))
     text = min(12.0, cell * 0.8)
-    margin = min(160.0, 10 + max(len(name) for name in names) * text * 0.56) if labelled else 16.0
+    margin = min(160.0, 10 + max(len(name) for name in names) * text * 0.56)
     side = k * cell
     parts = [f'<rect class="frame" x="{margin:.1f}" y="{margin:.1f}" width="{side}" height="{side}"/>']
     for t, row in enumerate(counts):
-        total = sum(row)
         for p, n in enumerate(row):
             if not n:
                 continue
-            share, x, y = n / total, margin + p * cell, margin + t * cell
-            opacity = share**0.6  # so that a class lost one time in twenty still shows
-            parts.append(
-                f'<rect class="{"hit" if t == p else "miss"}" x="{x:.1f}" y="{y:.1f}" width="{cell}" height="{cell}" '
-                f'fill-opacity="{opacity:.2f}"><title>{names[t]} taken for {names[p]}: {n} of {total}</title></rect>'
-            )
-            if numbered:
+            x, y = margin + p * cell, margin + t * cell
+            opacity = (n / totals[t]) ** 0.6  # so that a class lost one time in twenty still shows
+            place = f'x="{x:.1f}" y="{y:.1f}" width="{cell}" height="{cell}" fill-opacity="{opacity:.2f}"'
+            says = f"<title>{names[t]} taken for {names[p]}: {n} of {totals[t]}</title>"
+            parts.append(f'<rect class="{"hit" if t == p else "miss"}" {place}>{says}</rect>')
+            if cell >= 24:
                 kind = "number on" if opacity > 0.5 else "number"
                 parts.append(f'<text class="{kind}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}">{n}</text>')
-    if labelled:
-        for i, name in enumerate(names):
-            line, edge = f"{margin + (i + 0.5) * cell + text / 3:.1f}", f"{margin - 5:.1f}"
-            parts.append(f'<text x="{edge}" y="{line}" text-anchor="end" font-size="{text}">{name}</text>')
-            parts.append(f'<text transform="translate({line} {edge}) rotate(-90)" font-size="{text}">{name}</text>')
+    for i, name in enumerate(names):
+        line, edge = f"{margin + (i + 0.5) * cell + text / 3:.1f}", f"{margin - 5:.1f}"
+        parts.append(f'<text x="{edge}" y="{line}" text-anchor="end" font-size="{text}">{name}</text>')
+        turned = f"translate({line} {edge}) rotate(-90)"
+        parts.append(f'<text transform="{turned}" font-size="{text}">{name}</text>')
     size = f"{margin + side + 2:.0f}"
     head = (
         f'<svg class="heat" viewBox="0 0 {size} {size}" style="max-width:{size}px" role="img" aria-label="confusion">'

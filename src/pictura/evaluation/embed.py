@@ -112,7 +112,7 @@ class Embedder:
     @property
     def scale(self) -> float:
         """What cosines are multiplied by before a softmax: the learned inverse temperature."""
-        return float(self.model.logit_scale.exp())
+        return float(self.model.logit_scale.detach().exp())
 
     def walk(self, source: Source) -> Iterator[tuple[Tensor, Batch]]:
         """source -> ([b e], batch without its pictures), in order, on the CPU.
@@ -137,10 +137,12 @@ class Embedder:
         if waiting is not None:
             yield arrived(*waiting)
 
-    def images(self, pictures: Source | Sequence[Picture]) -> Tensor:
+    def images(self, pictures: Source | Sequence[Picture] | Path | str) -> Tensor:
         """n pictures -> [n e]. Of a source, bad ones are left out; of a list, a bad one is a ValueError naming it."""
         if isinstance(pictures, Source):
             return self._joined([features for features, _ in self.walk(pictures)])
+        if isinstance(pictures, Path | str):
+            pictures = [pictures]
         bad = BadSamples()
         parts = []
         for features, _ in self._walk(Pictures(pictures), bad):
@@ -152,10 +154,11 @@ class Embedder:
             raise ValueError(f"{key}: {reason}")
         return self._joined(parts)
 
-    def texts(self, texts: Sequence[str]) -> Tensor:
+    def texts(self, texts: Sequence[str] | str) -> Tensor:
         """n texts -> [n e]. The same text twice is encoded once, so that its vectors are equal bit for bit."""
         if self.tokenizer is None:
             raise ValueError("this model has no tokenizer, so it cannot read texts")
+        texts = [texts] if isinstance(texts, str) else texts
         distinct = dict.fromkeys(texts)
         # Characters tell roughly how many tokens, without everybody's tokens in memory at once.
         order = sorted(distinct, key=len)

@@ -15,6 +15,7 @@ from pictura.evaluation.charts import Series, chart, heat_map
 THUMBNAIL = 160  # pixels on the longer side: sharp at the size shown, and a hundred of them stay under a megabyte
 LONGEST_TEXT = 400  # characters shown of any one text
 CONFUSED = 12  # pairs listed beside a confusion matrix
+CLASSES_DRAWN = 40  # as many as leave room for their names
 
 
 def escape(text: object, longest: int = LONGEST_TEXT) -> str:
@@ -109,7 +110,8 @@ class Numbers(Panel):
         (first, value), rest = leaves[0], leaves[1:]
         label = "" if first == parent else escape(first)
         others = "".join(f"<dt>{escape(leaf)}</dt><dd>{shown(leaf, v)}</dd>" for leaf, v in rest)
-        headline = f"<h3>{escape(parent)}</h3><p><b>{shown(first, value)}</b> {label}</p>"
+        title = escape(parent).replace("/", "/<wbr>").replace("_", "_<wbr>")
+        headline = f"<h3>{title}</h3><p><b>{shown(first, value)}</b> {label}</p>"
         return f'<div class="card">{headline}{f"<dl>{others}</dl>" if rest else ""}</div>'
 
 
@@ -134,7 +136,10 @@ class Curves(Panel):
 
 @dataclass(frozen=True)
 class Confusion(Panel):
-    """counts[true][predicted] as a heat map, each row relative to its class, and the pairs most often confused."""
+    """counts[true][predicted] as a heat map, each row relative to its class, and the pairs most often confused.
+
+    Of many classes, the heat map shows those that have a part in the most mistakes.
+    """
 
     counts: Sequence[Sequence[int]]
     names: Sequence[str]
@@ -145,8 +150,21 @@ class Confusion(Panel):
         worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:CONFUSED]
         rows = [(self.names[t], self.names[p], n, f"{100 * n / totals[t]:.0f} %") for n, t, p in worst]
         table = Table("", ("true", "taken for", "pictures", "of its class"), rows).html()
-        squares = heat_map(self.counts, [escape(name, 24) for name in self.names])
-        return f'<div class="confusion">{squares}<div>{table if rows else "<p>Nothing was confused.</p>"}</div></div>'
+        listed = table if rows else "<p>Nothing was confused.</p>"
+        kept = self.most_confused(pairs)
+        if len(kept) < len(self.names):
+            listed += f"<p>Drawn: the {len(kept)} of {len(self.names)} classes with a part in the most mistakes.</p>"
+        counts = [[self.counts[t][p] for p in kept] for t in kept]
+        squares = heat_map(counts, [totals[t] for t in kept], [escape(self.names[t], 24) for t in kept])
+        return f'<div class="confusion">{squares}<div>{listed}</div></div>'
+
+    def most_confused(self, pairs: Sequence[tuple[int, int, int]]) -> list[int]:
+        """The classes to draw, in their own order."""
+        mistakes = [0] * len(self.names)
+        for n, t, p in pairs:
+            mistakes[t] += n
+            mistakes[p] += n
+        return sorted(sorted(range(len(mistakes)), key=lambda i: -mistakes[i])[:CLASSES_DRAWN])
 
 
 @dataclass(frozen=True)

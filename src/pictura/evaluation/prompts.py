@@ -3,6 +3,8 @@
 Every template has one slot, `{}`, for the class name.
 """
 
+from collections.abc import Sequence
+
 # fmt: off
 SETS: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
@@ -43,7 +45,7 @@ SETS: dict[str, tuple[str, ...]] = {
 # fmt: on
 
 
-def templates_of(choice: str | tuple[str, ...]) -> tuple[str, ...]:
+def templates_of(choice: str | Sequence[str]) -> tuple[str, ...]:
     """A set's name, one template, or several -> templates. ValueError for one without a slot, or an unknown name."""
     if isinstance(choice, str):
         if choice in SETS:
@@ -60,7 +62,7 @@ def templates_of(choice: str | tuple[str, ...]) -> tuple[str, ...]:
             raise ValueError(
                 f"templates: {template!r} has no {{}} where the class name goes; write it as in {example!r}"
             )
-    return choice
+    return tuple(choice)
 
 
 def fill(template: str, name: str) -> str:

@@ -6,20 +6,31 @@ every picture that carries it. A wrong candidate that ties with the best right o
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pictura.data.source import Source, SourceConfig
-from pictura.evaluation.base import TIE, Evaluator, EvaluatorConfig, thumbnail
+from pictura.evaluation.base import TIE, Evaluator, EvaluatorConfig, exact_products, thumbnail
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Gallery, Line, Panel
 
-BLOCK = 2048  # pictures and texts compared at once: 16 MiB of scores
 ASKED, ANSWERS = 8, 5  # pictures and texts shown in the report, and how many answers for each
+
+
+class Answer(NamedTuple):
+    """A candidate for one query, for the report."""
+
+    place: int
+    score: float
+    rank: int  # from 1
+    own: bool
+
+    def says(self) -> str:
+        return f"{self.score:.2f}" if self.rank <= ANSWERS else f"rank {self.rank:,} · {self.score:.2f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,26 +39,27 @@ class RetrievalConfig(EvaluatorConfig):
 
     kind: ClassVar[str] = "retrieval"
 
-    data: SourceConfig = field(default_factory=SourceConfig)
+    data: SourceConfig
 
     def build(self) -> "Retrieval":
-        return Retrieval(self, self.data.build())
+        """The evaluator, its data opened."""
+        return Retrieval(self.data.build(), self.name)
 
 
 class Retrieval(Evaluator):
     """Yields {image_to_text,text_to_image}/{R@1,R@5,R@10,median_rank}; the best rank is 1."""
 
-    def __init__(self, config: RetrievalConfig, source: Source) -> None:
+    def __init__(self, source: Source, name: str = "") -> None:
         missing = {"image", "captions"} - source.provides
         if missing:
             raise ValueError(f"retrieval: the data has no {' and no '.join(sorted(missing))}")
-        self.title = "/".join(filter(None, (config.kind, config.name)))
+        self.title = f"retrieval/{name}" if name else "retrieval"
         self.source = source
         self.indices: list[int] = []  # of the pictures that could be read
         self.texts: list[str] = []  # distinct
         self.pairs = torch.empty(2, 0, dtype=torch.long)  # [2 p]: picture's place in `indices`, text's in `texts`
-        self.nearest_texts: dict[int, tuple[list[float], list[int]]] = {}  # a few pictures -> scores and texts
-        self.nearest_pictures: dict[int, tuple[list[float], list[int]]] = {}
+        self.nearest_texts: dict[int, list[Answer]] = {}  # of a few pictures
+        self.nearest_pictures: dict[int, list[Answer]] = {}  # of a few texts
 
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         parts: list[Tensor] = []
@@ -61,51 +73,35 @@ class Retrieval(Evaluator):
         if not self.texts:
             raise ValueError(f"{self.title}: the data has no usable picture with a caption")
         images, texts = torch.cat(parts), embedder.texts(self.texts)
-        for direction, ranks in zip(
-            ("image_to_text", "text_to_image"),
-            ranks_both_ways(images, texts, self.pairs, device=embedder.device),
-            strict=True,
-        ):
+        self.nearest_texts = nearest(images, texts, self.pairs)
+        self.nearest_pictures = nearest(texts, images, self.pairs.flip(0))
+        both = ranks_both_ways(images, texts, self.pairs, device=embedder.device)
+        for direction, ranks in zip(("image_to_text", "text_to_image"), both, strict=True):
             for k in (1, 5, 10):
                 yield f"{self.title}/{direction}/R@{k}", float((ranks < k).double().mean())
             yield f"{self.title}/{direction}/median_rank", float(np.median(ranks.numpy())) + 1
-        self.nearest_texts = nearest(images, texts, spread(len(images)))
-        self.nearest_pictures = nearest(texts, images, spread(len(texts)))
 
     def panels(self) -> list[Panel]:
         if not self.texts:
             return []
-        own = {(int(i), int(t)) for i, t in self.pairs.T}
         asked = []
-        for i, (scores, found) in self.nearest_texts.items():
-            lines = [Line(self.texts[t], f"{score:.2f}", (i, t) in own) for score, t in zip(scores, found, strict=True)]
-            asked.append(thumbnail(self.source, self.indices[i], tuple(lines), lines[0].mark))
+        for i, answers in self.nearest_texts.items():
+            lines = tuple(Line(self.texts[answer.place], answer.says(), answer.own) for answer in answers)
+            asked.append(thumbnail(self.source, self.indices[i], lines, answers[0].own))
         rows = []
-        for t, (scores, found) in self.nearest_pictures.items():
-            answers = zip(scores, found, strict=True)
-            rows.append(
-                (
-                    f"“{self.texts[t]}”",
-                    [
-                        thumbnail(self.source, self.indices[i], (Line(f"{score:.2f}"),), (i, t) in own)
-                        for score, i in answers
-                    ],
-                )
-            )
-        how = f"{len(self.indices):,} pictures, {len(self.texts):,} different captions."
-        return [
-            Gallery(
-                f"{self.title}: nearest captions",
-                [("", asked)],
-                True,
-                note=f"The picture's own captions are marked. {how}",
-            ),
-            Gallery(
-                f"{self.title}: nearest pictures",
-                rows,
-                note="The best answers to a caption, best first; its own picture is framed in green.",
-            ),
-        ]
+        for t, answers in self.nearest_pictures.items():
+            found = [
+                thumbnail(self.source, self.indices[answer.place], (Line(answer.says()),), answer.own or None)
+                for answer in answers
+            ]
+            rows.append((f"“{self.texts[t]}”", found))
+        of = f"{len(self.indices):,} pictures, {len(self.texts):,} different captions"
+        note = (
+            f"The best captions for a picture, its own marked; one of its own with its rank where none is near. {of}."
+        )
+        captions = Gallery(f"{self.title}: nearest captions", [("", asked)], wide=True, note=note)
+        note = "The best pictures for a caption; its own has a green edge, and comes last where it is not near."
+        return [captions, Gallery(f"{self.title}: nearest pictures", rows, note=note)]
 
 
 def distinct_texts(captions: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
@@ -115,13 +111,15 @@ def distinct_texts(captions: Sequence[Sequence[str]]) -> tuple[list[str], Tensor
     return list(number), torch.tensor(list(pairs), dtype=torch.long).view(-1, 2).T
 
 
+@exact_products()
 def ranks_both_ways(
-    images: Tensor, texts: Tensor, pairs: Tensor, *, device: torch.device | str = "cpu", block: int = BLOCK
+    images: Tensor, texts: Tensor, pairs: Tensor, *, device: torch.device | str = "cpu", block: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """images: [n e], texts: [u e], unit vectors; pairs: [2 p] -> ranks from 0 of pictures with a caption, and of texts.
 
-    In one pass over blocks of scores, which serve both directions; the whole n × u matrix is never there.
+    In one pass over block × block scores, which serve both directions; the whole n × u matrix is never there.
     """
+    block = block or (1024 if torch.device(device).type == "cpu" else 8192)  # a processor's cache, a GPU's launches
     images, texts, pairs = images.to(device), texts.to(device), pairs.to(device)
     pairs = pairs[:, pairs[0].argsort(stable=True)]
     best_of_image = torch.full((len(images),), -torch.inf, device=device)
@@ -151,7 +149,22 @@ def spread(n: int) -> list[int]:
     return [i * n // ASKED for i in range(ASKED)] if n > ASKED else list(range(n))
 
 
-def nearest(queries: Tensor, candidates: Tensor, asked: Sequence[int]) -> dict[int, tuple[list[float], list[int]]]:
-    """queries: [q e], candidates: [c e] -> for each one asked, scores and positions of the best, best first."""
-    scores, found = (queries[list(asked)] @ candidates.T).topk(min(ANSWERS, len(candidates)))
-    return dict(zip(asked, zip(scores.tolist(), found.tolist(), strict=True), strict=True))
+@exact_products()
+def nearest(queries: Tensor, candidates: Tensor, pairs: Tensor) -> dict[int, list[Answer]]:
+    """queries: [q e], candidates: [c e], pairs: [2 p] of right answers -> a handful of queries with their best answers.
+
+    The best right one follows where it is not among them.
+    """
+    answers = {}
+    for i in spread(len(queries)):
+        scores = candidates @ queries[i]
+        own = pairs[1][pairs[0] == i]
+        found = scores.topk(min(ANSWERS, len(candidates))).indices
+        listed = [Answer(j, float(scores[j]), rank, bool((own == j).any())) for rank, j in enumerate(found.tolist(), 1)]
+        if len(own) and not any(answer.own for answer in listed):
+            best = int(own[scores[own].argmax()])
+            before = ~(scores < scores[best] - TIE)
+            before[own] = False
+            listed.append(Answer(best, float(scores[best]), int(before.sum()) + 1, True))
+        answers[i] = listed
+    return answers

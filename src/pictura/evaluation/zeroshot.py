@@ -1,7 +1,7 @@
 """Zero-shot classification (Radford et al. 2021, section 3.1): the class whose name, put in sentences, lies nearest."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pictura.data.source import Source, SourceConfig
-from pictura.evaluation.base import Evaluator, EvaluatorConfig, outranked, thumbnail
+from pictura.evaluation.base import Evaluator, EvaluatorConfig, exact_products, outranked, thumbnail
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Confusion, Gallery, Line, Panel, Picture
 from pictura.evaluation.prompts import fill, templates_of
@@ -26,7 +26,7 @@ class ZeroShotConfig(EvaluatorConfig):
 
     kind: ClassVar[str] = "zeroshot"
 
-    data: SourceConfig = field(default_factory=SourceConfig)
+    data: SourceConfig
     templates: str | tuple[str, ...] = "simple"
     class_names: tuple[str, ...] = ()
 
@@ -34,31 +34,34 @@ class ZeroShotConfig(EvaluatorConfig):
         templates_of(self.templates)
 
     def build(self) -> "ZeroShot":
-        return ZeroShot(self, self.data.build())
+        """The evaluator, its data opened."""
+        return ZeroShot(self.data.build(), self.templates, self.class_names, self.name)
 
 
 class ZeroShot(Evaluator):
     """Yields top1, top5 (of more than five classes) and mean_per_class: recall, averaged over classes with pictures."""
 
-    def __init__(self, config: ZeroShotConfig, source: Source) -> None:
+    def __init__(
+        self,
+        source: Source,
+        templates: str | Sequence[str] = "simple",
+        class_names: Sequence[str] = (),
+        name: str = "",
+    ) -> None:
         missing = {"image", "label"} - source.provides
         if missing:
             raise ValueError(f"zeroshot: the data has no {' and no '.join(sorted(missing))}")
-        names = config.class_names or source.class_names
+        names = tuple(class_names or source.class_names)
         if len(names) < 2:
             raise ValueError("zeroshot: needs at least two class names, from the data or as `class_names`")
-        if config.class_names and source.class_names and len(config.class_names) != len(source.class_names):
-            raise ValueError(
-                f"class_names: {len(config.class_names)} given, but the data has {len(source.class_names)} classes"
-            )
+        if source.class_names and len(names) != len(source.class_names):
+            raise ValueError(f"class_names: {len(names)} given, but the data has {len(source.class_names)} classes")
         twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
         if twice is not None:
-            raise ValueError(
-                f"class_names: {twice!r} names two classes, which nothing can tell apart; give each its own words"
-            )
-        self.title = "/".join(filter(None, (config.kind, config.name)))
-        self.names = tuple(names)
-        self.templates = templates_of(config.templates)
+            raise ValueError(f"class_names: {twice!r} names two classes; give each its own words")
+        self.title = f"zeroshot/{name}" if name else "zeroshot"
+        self.names = names
+        self.templates = templates_of(templates)
         self.source = source
         self.outcome: list[Tensor] = []  # index, label, prediction, probabilities of both; each [n]
 
@@ -69,15 +72,16 @@ class ZeroShot(Evaluator):
         for features, batch in embedder.walk(self.source):
             label = batch["label"]
             if int(label.min()) < 0 or int(label.max()) >= len(self.names):
+                wrong = int(label.min()) if int(label.min()) < 0 else int(label.max())
                 raise ValueError(
-                    f"{self.title}: the data has label {int(label.max())}, but there are {len(self.names)} class names"
+                    f"{self.title}: label {wrong} in the data, but there are {len(self.names)} class names"
                 )
-            scores = features @ classes
-            rank = outranked(scores, label).sum(1)
-            probability = (scale * scores).softmax(1)
+            with exact_products():
+                scores = features @ classes
             predicted = scores.argmax(1)
-            of_both = (probability.gather(1, predicted[:, None])[:, 0], probability.gather(1, label[:, None])[:, 0])
-            kept.append((batch["index"], label, predicted, *of_both, rank))
+            probability = (scale * scores).softmax(1)
+            sure, of_true = (probability.gather(1, of[:, None])[:, 0] for of in (predicted, label))
+            kept.append((batch["index"], label, predicted, sure, of_true, outranked(scores, label).sum(1)))
         if not kept:
             raise ValueError(f"{self.title}: the data has no usable picture")
         *self.outcome, rank = (torch.cat(column) for column in zip(*kept, strict=True))
@@ -107,20 +111,15 @@ class ZeroShot(Evaluator):
             for heading, some in (("Surest and right", best), ("Surest and wrong", worst))
             if some
         ]
-        how = f"{len(label):,} pictures, {len(self.names)} classes, {len(self.templates)} templates."
-        return [
-            Confusion(
-                f"{self.title}: confusion",
-                self.confusion().tolist(),
-                self.names,
-                note=f"Rows are the truth, columns the answer. {how}",
-            ),
-            Gallery(
-                f"{self.title}: best and worst",
-                rows,
-                note="The answer with its confidence; where it was wrong, the truth after it.",
-            ),
-        ]
+        asked = (
+            f"{len(self.templates)} sentences for each"
+            if len(self.templates) > 1
+            else f"asked as “{self.templates[0]}”"
+        )
+        note = f"Rows are the truth, columns the answer. {len(label):,} pictures, {len(self.names)} classes, {asked}."
+        confusion = Confusion(f"{self.title}: confusion", self.confusion().tolist(), self.names, note=note)
+        note = "The answer with its confidence; where it was wrong, the truth after it."
+        return [confusion, Gallery(f"{self.title}: best and worst", rows, note=note)]
 
     def picture(self, i: int) -> Picture:
         index, label, predicted, sure, of_true = (column[i].item() for column in self.outcome)

@@ -15,12 +15,16 @@ def patchify(image: Tensor, patch: int) -> Tensor:
 
 
 class PatchEmbed(nn.Module):
-    """[b c y x] -> [b n d]. Holds a convolution for its weight's published layout; computes it as one matrix product."""
+    """[b c y x] -> [b n d]. A convolution by its published weight, computed as one matrix product."""
 
     def __init__(self, patch_size: int, width: int, *, channels: int = 3, bias: bool = True) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch_size, patch_size, bias=bias)
         self.patch_size = patch_size
+
+    def reset_parameters(self) -> None:
+        """As a convolution is initialised (openai/CLIP, model.py)."""
+        self.proj.reset_parameters()
 
     def forward(self, image: Tensor) -> Tensor:
         return F.linear(patchify(image, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)

@@ -33,7 +33,7 @@ def contrastive_loss(
 
 class _Contrastive(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, image: Tensor, text: Tensor, scale: Tensor, start: int, stop: int, block: int
     ) -> tuple[Tensor, Tensor]:
         a, b, s = image.float(), text.float(), scale.float()
@@ -50,7 +50,7 @@ class _Contrastive(torch.autograd.Function):
         return loss, hits
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         return *(g * grad.to(g.dtype) for g in ctx.saved_tensors), None, None, None
 
 

@@ -1,4 +1,4 @@
-"""The pairwise sigmoid loss of SigLIP, in blocks (Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, eq. 1)."""
+"""The pairwise sigmoid loss of SigLIP, in blocks (Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023)."""
 
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ def sigmoid_loss(
 
 class _Sigmoid(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, start: int, stop: int, block: int
     ) -> tuple[Tensor, Tensor]:
         a, b, s = image.float(), text.float(), scale.float()
@@ -54,5 +54,5 @@ class _Sigmoid(torch.autograd.Function):
         return loss / rows, hits / rows
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         return *(g * grad.to(g.dtype) for g in ctx.saved_tensors), None, None, None

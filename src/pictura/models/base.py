@@ -35,6 +35,7 @@ class TextTowerConfig(Config, ABC):
 
     vocab_size: int = 49408
     context_length: int = 77
+    end_token: int | None = None
     width: int = 512
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""CLIP (Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021): two towers, one space."""
+"""CLIP (Radford et al., Learning Transferable Visual Models From Natural Language, 2021): two towers, one space."""
 
 import math
 from dataclasses import dataclass, field

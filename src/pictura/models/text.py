@@ -28,7 +28,6 @@ class TextTransformerConfig(TextTowerConfig):
     activation: Activation = "gelu"
     eps: float = 1e-5
     dropout: float = 0.0
-    end_token: int | None = None
 
     def build(self) -> "TextTransformer":
         """The module, with fresh weights."""
@@ -63,7 +62,7 @@ class TextTransformer(nn.Module):
         self.norm.reset_parameters()
 
     def forward(self, text: Tensor) -> Tensor:
-        c, (b, t) = self.config, text.shape
+        c, t = self.config, text.shape[1]
         if t > c.context_length:
             raise ValueError(f"text of {t} tokens: this model reads at most {c.context_length}")
         at = text.argmax(1) if c.end_token is None else (text == c.end_token).int().argmax(1)

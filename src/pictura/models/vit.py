@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from pictura.layers.block import Block
 from pictura.layers.mlp import Activation
-from pictura.layers.patches import PatchEmbed, drop_patches
+from pictura.layers.patches import drop_patches
 from pictura.layers.positions import resize_positions
+from pictura.layers.stems import PatchStemConfig, StemConfig
 from pictura.models.base import ImageTowerConfig
 
 SHAPES = {
@@ -26,7 +27,7 @@ SHAPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(ImageTowerConfig):
-    """A ViT. `pool` reads the class token or the average of the patches; `pre_norm` and `patch_bias` are CLIP's changes.
+    """A ViT. `pool` reads the class token or the patches' average; `pre_norm` and `patch_bias` are CLIP's changes.
 
     `patch_dropout` is the share of patches left out in training (FLIP); `drop_path` grows linearly over the depth.
     """
@@ -45,6 +46,7 @@ class ViTConfig(ImageTowerConfig):
     eps: float = 1e-6
     pre_norm: bool = False
     patch_bias: bool = True
+    stem: StemConfig | None = None
     dropout: float = 0.0
     drop_path: float = 0.0
     patch_dropout: float = 0.0
@@ -68,7 +70,7 @@ class ViT(nn.Module):
         super().__init__()
         c = self.config = config
         self.width, self.grid = c.width, c.image_size // c.patch_size
-        self.patch_embed = PatchEmbed(c.patch_size, c.width, bias=c.patch_bias)
+        self.patch_embed = (c.stem or PatchStemConfig(bias=c.patch_bias)).build(c.patch_size, c.width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, c.width)) if c.pool == "class" else None
         self.pos_embed = nn.Parameter(torch.empty(1, (c.pool == "class") + self.grid**2, c.width))
         self.norm_pre = nn.LayerNorm(c.width, eps=c.eps) if c.pre_norm else nn.Identity()
@@ -89,7 +91,10 @@ class ViT(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """CLIP's initialisation (openai/CLIP, model.py): std falls with width, and with depth where a residual ends."""
+        """CLIP's initialisation (openai/CLIP, model.py): std falls with width, and with depth where a residual ends.
+
+        The stem has reset itself when it was built.
+        """
         d, residual = self.width, (2 * self.config.depth) ** -0.5
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -97,14 +102,13 @@ class ViT(nn.Module):
         for norm in (self.norm_pre, self.norm):
             if isinstance(norm, nn.LayerNorm):
                 norm.reset_parameters()
-        self.patch_embed.proj.reset_parameters()
         nn.init.normal_(self.pos_embed, std=d**-0.5)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=d**-0.5)
 
     def forward(self, image: Tensor) -> Tensor:
         c, b = self.config, image.shape[0]
-        x = self.patch_embed(image)
+        x: Tensor = self.patch_embed(image)
         grid = (image.shape[2] // c.patch_size, image.shape[3] // c.patch_size)
         positions = resize_positions(self.pos_embed, (self.grid, self.grid), grid)
         if self.cls_token is None:

@@ -31,7 +31,7 @@ class Outcome:
 
 
 class Objective(nn.Module, ABC):
-    """`needs`: batch keys. `across`: whether one example's loss depends on the others, so that features are gathered."""
+    """`needs`: batch keys. `across`: whether an example's loss depends on others, so that features are gathered."""
 
     needs: ClassVar[frozenset[str]]
     across: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""CLIP's objective: each picture finds its caption among the batch's, and each caption its picture (Radford et al. 2021)."""
+"""CLIP's objective: each picture finds its caption in the batch, each caption its picture (Radford et al. 2021)."""
 
 import math
 from dataclasses import dataclass

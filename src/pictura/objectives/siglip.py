@@ -34,7 +34,9 @@ class SigLIPObjective(Objective):
     def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
         assert isinstance(model, CLIP)
         if model.logit_bias is None:
-            raise ValueError("objective siglip: the model has no bias; set model.logit_bias=-10 and model.logit_scale=2.3")
+            raise ValueError(
+                "objective siglip: the model has no bias; set model.logit_bias=-10 and model.logit_scale=2.3"
+            )
         scale, bias = model.logit_scale.float().exp(), model.logit_bias.float()
         loss, hits = sigmoid_loss(features["image"], features["text"], scale, bias, rows=rows)
         return Outcome(loss, {"scale": scale, "bias": bias, "hits": hits})

@@ -109,7 +109,7 @@ class Checkpoints:
         try:
             record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({error}); choose another step of {self.steps()}") from error
+            raise CheckpointError(f"{path}: cannot be read ({error}); {self._others(step)}") from error
         return record
 
     def save(self, step: int, state: State, metrics: Mapping[str, float] | None = None) -> Path:
@@ -179,7 +179,7 @@ class Checkpoints:
         self, record: dict[str, Any], reader: HuggingFaceStorageReader, targets: dict[str, Tensor], values: set[str]
     ) -> None:
         """Whole on the disk, and the same names, shapes and types as the run that asks for it."""
-        path, advice = self.path(record["step"]), f"choose another step of {self.steps()}"
+        path, advice = self.path(record["step"]), self._others(record["step"])
         for file, size in record["files"].items():
             found = (path / file).stat().st_size if (path / file).exists() else 0
             if found != size:
@@ -219,6 +219,10 @@ class Checkpoints:
                     path.rename(home)
         for path in self.folder.glob(".tmp-step-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+    def _others(self, step: int) -> str:
+        others = [s for s in self.steps() if s != step]
+        return f"choose another step: {others}" if others else "it is the only one, so train anew"
 
     def _explain(self, step: int, cause: BaseException) -> BaseException:
         if not isinstance(cause, OSError):

@@ -35,7 +35,7 @@ def cached_backward(module: nn.Module, batch: Batch, micro_batch: int) -> Outcom
     leaves = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in features.items()}
     with accumulate(module):
         outcome = task.score(leaves)
-        outcome.loss.backward()  # type: ignore[no-untyped-call]
+        outcome.loss.backward()
         start = 0
         for part, seed in zip(parts, seeds, strict=True):
             with _seeded(seed, _device(batch)):

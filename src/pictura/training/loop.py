@@ -4,9 +4,10 @@ What a step does is a function of (seed, step) and the state in its checkpoint, 
 from its last checkpoint to the same losses, bit for bit on one machine.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,42 +108,40 @@ class Trainer:
         self.ema = None if config.ema is None else Ema(self.masters.trainable(), config.ema)
         self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_last, best=config.best)
 
-    def run(self, batches: Callable[[int], Iterator[Batch]], evaluate: Evaluate | None = None) -> dict[str, float]:
+    def run(
+        self, batches: Callable[[int], Generator[Batch, None, None]], evaluate: Evaluate | None = None
+    ) -> dict[str, float]:
         """Train to the last step, or until SIGTERM. `batches(step)` gives the batches from that step on.
 
         Returns the newest metrics. Raises NonFinite, or what checkpoints and data raise.
         """
-        config, metrics = self.config, dict[str, float]()
-        done = self.step if self.step else None
-        stream = batches(self.step)
-        with StopRequest() as stop, self._log(done) as log:
-            progress: Progress | None = None
-            try:
-                while self.step < config.steps:
-                    batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in next(stream).items()}
-                    if progress is None:
-                        progress = self._progress(batch).__enter__()
+        config, newest = self.config, dict[str, float]()
+        if self.step >= config.steps:
+            return newest
+        with closing(batches(self.step)) as stream:
+            first = self._moved(next(stream))
+            with StopRequest() as stop, self._log() as log, self._progress(first) as progress:
+                for batch in chain([first], map(self._moved, stream)):
                     outcome = self._advance(batch)
-                    last, halt = self.step == config.steps, any_rank(stop.requested)
-                    if self.step % config.log_every == 0 or last:
-                        metrics |= self._measure(outcome)
-                        told = {"samples_per_second": progress.samples_per_second, "share_of_peak": progress.share_of_peak}
-                        log.write(self.step, metrics | {k: v for k, v in told.items() if v is not None})
                     progress.update(self.step, {"loss": outcome.loss.detach()})
-                    if evaluate and (last or (config.evaluate_every and self.step % config.evaluate_every == 0)):
-                        found = self.evaluate(evaluate)
-                        metrics |= found
-                        log.write(self.step, found)
-                    if last or halt or self.step % config.save_every == 0:
-                        self.save(metrics)
-                    if halt:
+                    last, halt = self.step == config.steps, any_rank(stop.requested)
+                    if last or self.step % config.log_every == 0:
+                        seen = self._measure(outcome)
+                        log.write(self.step, seen | _speed(progress))
+                        newest |= seen
+                    with progress.paused():
+                        if evaluate and (last or (config.evaluate_every and self.step % config.evaluate_every == 0)):
+                            found = self.evaluate(evaluate)
+                            log.write(self.step, found)
+                            newest |= found
+                        if last or halt or self.step % config.save_every == 0:
+                            self.save(newest)
+                    if last or halt:
                         break
-            finally:
-                if progress is not None:
-                    progress.__exit__(None, None, None)
-                if hasattr(stream, "close"):
-                    stream.close()
-        return metrics
+        return newest
+
+    def _moved(self, batch: Batch) -> Batch:
+        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
     def _advance(self, batch: Batch) -> Outcome:
         """One optimiser step."""
@@ -152,7 +151,7 @@ class Trainer:
             group["lr"] = group.get("initial_lr", self.optimizer.defaults["lr"]) * self.schedule(self.step)
         if self.config.micro_batch is None:
             outcome: Outcome = self.module(batch)
-            outcome.loss.backward()  # type: ignore[no-untyped-call]
+            outcome.loss.backward()
         else:
             outcome = cached_backward(self.module, batch, self.config.micro_batch)
         loss = outcome.loss.detach()
@@ -174,9 +173,11 @@ class Trainer:
     def _non_finite(self, loss: float, batch: Batch) -> str:
         kept = self.checkpoints.steps()
         keys = ", ".join(map(str, batch.get("key", ())[:4]))
-        back = f"the last good checkpoint is {self.checkpoints.path(kept[-1])}" if kept else "there is no checkpoint yet"
+        back = (
+            f"the last good checkpoint is {self.checkpoints.path(kept[-1])}" if kept else "there is no checkpoint yet"
+        )
         return (
-            f"step {self.step}: the loss is {loss}, with a batch that begins with {keys or 'unnamed examples'}; {back}. "
+            f"step {self.step}: the loss is {loss}, in the batch of {keys or 'unnamed examples'}; {back}. "
             "A lower optimizer.lr, a longer schedule.warmup or precision float32 usually help"
         )
 
@@ -238,8 +239,8 @@ class Trainer:
         rate = self.optimizer.param_groups[0]["lr"]
         return mean(outcome.metrics) | {"learning_rate": rate}
 
-    def _log(self, done: int | None) -> "MetricsLog | _NoLog":
-        return MetricsLog(self.folder, done) if is_main() else _NoLog()
+    def _log(self) -> "MetricsLog | _NoLog":
+        return MetricsLog(self.folder, self.step or None) if is_main() else _NoLog()
 
     def _progress(self, batch: Batch) -> Progress:
         """The display; the arithmetic of a step is counted on two examples, when nothing is sharded yet."""
@@ -256,6 +257,11 @@ class Trainer:
             peak=measured_peak(self.device, dtype) if is_main() else None,
             enabled=is_main(),
         )
+
+
+def _speed(progress: Progress) -> dict[str, float]:
+    told = {"samples_per_second": progress.samples_per_second, "share_of_peak": progress.share_of_peak}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 class _NoLog:
@@ -298,8 +304,8 @@ def freeze(model: nn.Module, names: tuple[str, ...]) -> None:
 def recompute(task: nn.Module) -> None:
     """Blocks forget their activations and compute them again in the backward pass (Chen et al. 2016)."""
     for block in units(task):
-        block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
+        block.forward = _recomputed(block.forward)
 
 
 def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda *args: checkpoint(forward, *args, use_reentrant=False)  # type: ignore[no-any-return]
+    return lambda *args: checkpoint(forward, *args, use_reentrant=False)

@@ -34,11 +34,11 @@ class MetricsLog:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._start(resume)
+            if tensorboard:
+                self._events = _event_writer(self.path.parent, resume)
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        if tensorboard:
-            self._events = _event_writer(self.path.parent, resume)
 
     def _start(self, resume: int | None) -> None:
         lines = [] if resume is None else [line for line in read_metrics(self.path) if line["step"] <= resume]

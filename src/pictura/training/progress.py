@@ -7,7 +7,7 @@ most four times a second: there is no thread, which a forked loader worker could
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
@@ -89,6 +89,14 @@ class Progress:
             self._marks.popleft()
         if self._shown is None or now - self._shown[0] >= (PLAIN if self._live is None else REDRAW):
             self._show(now)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside (an evaluation, a checkpoint) does not count into the speed."""
+        began = self._clock()
+        yield
+        away = self._clock() - began
+        self._marks = deque((when + away, step) for when, step in self._marks)
 
     @property
     def steps_per_second(self) -> float | None:

@@ -1,0 +1,117 @@
+"""Which examples a batch holds -> the batch, as arrays. This is what a loader's worker process runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pictura.data.decode import decode
+from pictura.data.prefetch import Batch
+from pictura.data.randomness import Draws, random_generator
+from pictura.data.source import BadSample, Example, Source
+from pictura.data.text import Tokenizer
+from pictura.data.views import View
+from pictura.data.workers import Note
+
+Made = tuple[Batch, list[tuple[str, str]]]  # a batch of arrays, image [b y x c]; and the bad samples met: key, reason
+Fetch = Source | Mapping[int, Example]
+
+FROM_SOURCE = {"text": "captions"}  # batch keys that go by another name in a source
+ATTEMPTS = 32  # to replace one bad sample
+
+
+class Job(NamedTuple):
+    """One batch to be made. `examples`: those of the indices, where they were read already (a stream)."""
+
+    epoch: int
+    indices: npt.NDArray[np.integer[Any]]
+    examples: Sequence[Example] | None = None
+
+
+class Reader:
+    """`reader(job, note)`. `seed` None, for evaluation: the first caption, and bad samples are left out; otherwise each
+    is replaced by another one, drawn for (seed, epoch, index).
+    """
+
+    def __init__(
+        self, source: Source, view: View | None, tokenizer: Tokenizer | None, keys: frozenset[str], seed: int | None
+    ) -> None:
+        self.source, self.view, self.tokenizer, self.keys, self.seed = source, view, tokenizer, sorted(keys), seed
+        self.draws = Draws(seed or 0, "sample")
+
+    def __call__(self, job: Job, note: Note) -> Made:
+        indices: list[int] = job.indices.tolist()
+        fetch = self.source if job.examples is None else dict(zip(indices, job.examples, strict=True))
+        rows: list[Batch] = []
+        bad: list[tuple[str, str]] = []
+        for index in indices:
+            try:
+                rows.append(self._read(fetch, job.epoch, index, note))
+            except BadSample as sample:
+                bad.append((sample.key, sample.reason))
+                if self.seed is not None:
+                    rows.append(self._replace(fetch, job, index, note, bad))
+        return self._collate(rows), bad
+
+    def _read(self, fetch: Fetch, epoch: int, index: int, note: Note) -> Batch:
+        note(f"example {index}")
+        try:
+            example = cast(dict[str, Any], fetch[index])
+            note(f"example {index}, {example['key']}")
+            row = {"index": index, "key": example["key"]}
+            random = self.draws.at(epoch, index)
+            chance = random.random()
+            for key in self.keys:
+                value = example[FROM_SOURCE.get(key, key)]
+                if key == "image":
+                    value = self._look(value, random, example["key"])
+                elif key == "text":
+                    value = value[int(chance * len(value)) if self.seed is not None else 0]
+                row[key] = value
+            return row
+        except BadSample:
+            raise
+        except Exception as error:
+            error.add_note(f"while reading example {index}")
+            raise
+
+    def _look(self, image: bytes | npt.NDArray[np.uint8], random: np.random.Generator, key: str) -> Tensor:
+        """One picture as [y x c], or several of them where the view gives more."""
+        assert self.view is not None
+        if isinstance(image, np.ndarray) and self.view.takes_arrays:
+            return self.view(image, random).movedim(-3, -1)
+        return self.view(decode(image, at_least=self.view.at_least, key=key), random).movedim(-3, -1)
+
+    def _replace(self, fetch: Fetch, job: Job, index: int, note: Note, bad: list[tuple[str, str]]) -> Batch:
+        assert self.seed is not None
+        choice = range(len(self.source)) if job.examples is None else job.indices.tolist()
+        random = random_generator(self.seed, job.epoch, index, "replacement")
+        for _ in range(ATTEMPTS):
+            try:
+                return self._read(fetch, job.epoch, choice[int(random.integers(len(choice)))], note)
+            except BadSample as sample:
+                bad.append((sample.key, sample.reason))
+        named = "; ".join(f"{key}: {reason}" for key, reason in dict(bad).items())
+        raise ValueError(f"{ATTEMPTS} samples drawn in place of a bad one are bad too; are all? {named[:1000]}")
+
+    def _collate(self, rows: list[Batch]) -> Batch:
+        """Arrays cross a process border without being copied into a pickle, tensors do not."""
+        batch: Batch = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+        for key, values in batch.items():
+            if key == "image":
+                batch[key] = torch.stack(values).numpy()
+            elif key == "text":
+                assert self.tokenizer is not None
+                batch[key] = self.tokenizer(values).numpy()
+            elif key in ("index", "label"):
+                batch[key] = np.array(values, dtype=np.int64)
+        return batch
+
+
+def tensors(batch: Batch) -> Batch:
+    """What a reader made -> the batch of tensors, image [b c y x] (its memory stays as it is)."""
+    batch = {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in batch.items()}
+    return batch | {"image": batch["image"].movedim(-1, -3)} if "image" in batch else batch

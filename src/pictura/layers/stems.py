@@ -1,0 +1,79 @@
+"""What turns a picture into tokens before the Transformer: one linear map per patch, or a few small convolutions."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from pictura.config import Config
+from pictura.layers.patches import PatchEmbed
+
+
+@dataclass(frozen=True, kw_only=True)
+class StemConfig(Config, ABC):
+    """Pictures [b 3 y x] -> tokens [b n d], one for each patch_size x patch_size square; chosen by `kind`."""
+
+    @abstractmethod
+    def build(self, patch_size: int, width: int) -> nn.Module:
+        """The module, with fresh weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchStemConfig(StemConfig):
+    """ViT's own: a linear map of each patch (Dosovitskiy et al. 2021, equation 1). CLIP leaves the bias out."""
+
+    kind: ClassVar[str] = "patch"
+
+    bias: bool = True
+
+    def build(self, patch_size: int, width: int) -> nn.Module:
+        """The module, with fresh weights."""
+        return PatchEmbed(patch_size, width, bias=self.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvStemConfig(StemConfig):
+    """3x3 convolutions of stride 2, then a linear map (Xiao et al., Early Convolutions Help Transformers See Better, 2021).
+
+    Sees edges that cross patches, so it learns shapes from far fewer pictures. `channels` is the first one's; each
+    doubles it. Needs a patch_size that is a power of two.
+    """
+
+    kind: ClassVar[str] = "conv"
+
+    channels: int = 32
+
+    def build(self, patch_size: int, width: int) -> nn.Module:
+        """The module, with fresh weights."""
+        if patch_size < 2 or patch_size & (patch_size - 1):
+            raise ValueError(f"patch_size: {patch_size} is no power of two, which a convolutional stem needs; try 16")
+        return ConvStem(self.channels, patch_size, width)
+
+
+class ConvStem(nn.Module):
+    """[b 3 y x] -> [b n d]."""
+
+    def __init__(self, channels: int, patch_size: int, width: int) -> None:
+        super().__init__()
+        outs = [channels * 2**i for i in range(int(math.log2(patch_size)))]
+        ins = [3, *outs[:-1]]
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1) for i, o in zip(ins, outs, strict=True))
+        self.act = nn.GELU()
+        self.proj = nn.Linear(outs[-1], width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """He initialisation, which keeps the variance through the rectified convolutions (He et al. 2015)."""
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            nn.init.kaiming_normal_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        self.proj.reset_parameters()
+
+    def forward(self, image: Tensor) -> Tensor:
+        for conv in self.convs:
+            image = self.act(conv(image))
+        out: Tensor = self.proj(image.flatten(2).transpose(1, 2))
+        return out

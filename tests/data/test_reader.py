@@ -1,0 +1,147 @@
+"""One batch against a naive reading of its examples."""
+
+import numpy as np
+import pytest
+import torch
+
+from pictura.data.bpe import TrainTokenizerConfig
+from pictura.data.randomness import random_generator
+from pictura.data.reader import ATTEMPTS, Job, Reader, tensors
+from pictura.data.source import BadSample, Example, Source
+from pictura.data.text import Tokenizer
+from pictura.data.views import NoViewConfig, RandomCropConfig
+
+CAPTIONS = [f"picture number {number} of many" for number in range(40)]
+ALL = frozenset({"image", "text", "label", "captions", "extra"})
+
+
+def nothing(note: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return TrainTokenizerConfig(vocab_size=600).build(lambda: CAPTIONS)
+
+
+class Numbers(Source):
+    """Example i is a picture of i with i + 1 captions; those in `broken` cannot be read."""
+
+    provides = frozenset({"image", "captions", "label", "extra"})
+
+    def __init__(self, count: int = 20, broken: frozenset[int] = frozenset()) -> None:
+        self.count, self.broken = count, broken
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Example:
+        if index in self.broken:
+            raise BadSample(f"n{index}", "torn")
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        captions = [f"{caption} {index}" for caption in CAPTIONS[: index + 1]]
+        example = {"key": f"n{index}", "image": pixels, "captions": captions, "label": index % 3, "extra": [index]}
+        return example  # type: ignore[return-value]
+
+
+def test_a_batch_holds_what_a_naive_reading_gives(tokenizer: Tokenizer) -> None:
+    source, view = Numbers(), RandomCropConfig(image_size=6, scale=(0.3, 1.0), flip=True).build()
+    indices = [7, 3, 19, 3]
+    made, bad = Reader(source, view, tokenizer, ALL, seed=5)(Job(2, np.array(indices)), nothing)
+    batch = tensors(made)
+    images, texts = [], []
+    for index in indices:
+        example, random = source[index], random_generator(5, 2, index, "sample")
+        texts.append(example["captions"][int(random.random() * len(example["captions"]))])
+        images.append(view(_picture(example["image"]), random))
+    assert torch.equal(batch["image"], torch.stack(images))
+    assert torch.equal(batch["text"], tokenizer(texts))
+    assert batch["label"].tolist() == [index % 3 for index in indices]
+    assert batch["index"].tolist() == indices
+    assert batch["key"] == [f"n{index}" for index in indices]
+    assert batch["extra"] == [[index] for index in indices]
+    assert batch["captions"][1] == source[3]["captions"]
+    assert bad == []
+    assert (batch["image"].dtype, batch["text"].dtype, batch["label"].dtype) == (torch.uint8, torch.int64, torch.int64)
+
+
+def _picture(pixels: object) -> object:
+    from PIL import Image
+
+    return Image.fromarray(pixels)  # type: ignore[arg-type]
+
+
+def test_pictures_lie_in_memory_as_decoders_give_them(tokenizer: Tokenizer) -> None:
+    reader = Reader(Numbers(), NoViewConfig(image_size=8).build(), tokenizer, frozenset({"image"}), seed=0)
+    image = tensors(reader(Job(0, np.arange(4)), nothing)[0])["image"]
+    assert image.shape == (4, 3, 8, 8)
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(image[2].permute(1, 2, 0), torch.from_numpy(Numbers()[2]["image"]))
+
+
+def test_every_caption_has_its_turn(tokenizer: Tokenizer) -> None:
+    reader = Reader(Numbers(), None, tokenizer, frozenset({"text"}), seed=0)
+    rows = {tuple(reader(Job(epoch, np.array([3])), nothing)[0]["text"][0].tolist()) for epoch in range(60)}
+    assert len(rows) == 4
+
+
+def test_only_what_is_needed_is_in_the_batch() -> None:
+    made, _ = Reader(Numbers(), None, None, frozenset({"label"}), seed=0)(Job(0, np.arange(3)), nothing)
+    assert set(made) == {"index", "key", "label"}
+
+
+def test_a_bad_sample_is_replaced_by_one_drawn_for_it() -> None:
+    broken = frozenset({1, 4, 9})
+    reader = Reader(Numbers(broken=broken), None, None, frozenset({"label"}), seed=3)
+    made, bad = reader(Job(6, np.array([0, 1, 2, 4])), nothing)
+    expected, reported = [], []
+    for index in (0, 1, 2, 4):
+        random, wanted = random_generator(3, 6, index, "replacement"), index
+        while wanted in broken:
+            reported.append((f"n{wanted}", "torn"))
+            wanted = int(random.integers(20))
+        expected.append(wanted)
+    assert made["index"].tolist() == expected
+    assert bad == reported
+    alone, _ = reader(Job(6, np.array([4])), nothing)
+    assert alone["index"].tolist() == expected[3:], "what replaces an example must not depend on its neighbours"
+
+
+def test_for_evaluation_bad_samples_are_left_out_and_the_first_caption_taken(tokenizer: Tokenizer) -> None:
+    reader = Reader(Numbers(broken=frozenset({1})), None, tokenizer, frozenset({"text"}), seed=None)
+    made, bad = reader(Job(0, np.arange(4)), nothing)
+    assert made["index"].tolist() == [0, 2, 3]
+    assert bad == [("n1", "torn")]
+    assert (made["text"] == tokenizer([f"{CAPTIONS[0]} {index}" for index in (0, 2, 3)]).numpy()).all()
+    assert reader(Job(0, np.array([1])), nothing) == ({}, [("n1", "torn")])
+
+
+def test_when_everything_is_bad_it_says_so() -> None:
+    reader = Reader(Numbers(5, frozenset(range(5))), None, None, frozenset({"label"}), seed=0)
+    with pytest.raises(ValueError, match=rf"{ATTEMPTS} samples drawn .* n2: torn"):
+        reader(Job(0, np.array([2])), nothing)
+
+
+def test_examples_in_hand_are_not_fetched_and_replace_each_other() -> None:
+    source, elsewhere = Numbers(broken=frozenset(range(20))), Numbers(2000)
+    examples = [elsewhere[1000], elsewhere[1001], Example(key="torn.jpg", image=b"", captions=["x"])]
+    reader = Reader(source, NoViewConfig(image_size=8).build(), None, frozenset({"image"}), seed=0)
+    made, bad = reader(Job(0, np.array([30, 31, 32]), examples), nothing)
+    assert made["key"][:2] == ["n1000", "n1001"]
+    assert made["key"][2] in ("n1000", "n1001")
+    assert set(bad) == {("torn.jpg", "empty file")}
+
+
+def test_what_is_being_read_is_noted_and_an_unexpected_error_names_it() -> None:
+    class Faulty(Numbers):
+        def __getitem__(self, index: int) -> Example:
+            if index == 5:
+                raise OSError("disk on fire")
+            return super().__getitem__(index)
+
+    notes: list[str] = []
+    reader = Reader(Faulty(), None, None, frozenset({"label"}), seed=0)
+    with pytest.raises(OSError, match="disk on fire") as caught:
+        reader(Job(0, np.array([4, 5])), notes.append)
+    assert notes == ["example 4", "example 4, n4", "example 5"]
+    assert caught.value.__notes__ == ["while reading example 5"]
