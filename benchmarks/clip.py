@@ -74,12 +74,12 @@ class ClipCase(Case):
         """open_clip's CLIP of the same shapes with the same weights, float32."""
         import torch
 
-        from pictura.weights.open_clip import from_pictura
-
         torch.backends.cuda.matmul.allow_tf32 = True  # as open_clip's own training does
         config = self.config()
         model = peers.model(config)
         if peers.holds(config):
+            from pictura.weights.open_clip import from_pictura
+
             model.load_state_dict(from_pictura(self.model().state_dict()))
         return model.to(device)
 

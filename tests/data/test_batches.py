@@ -260,7 +260,6 @@ def test_bad_samples_of_a_stream_are_counted() -> None:
 def test_folders_from_end_to_end(tmp_path: Path) -> None:
     """Real files, decoding, a crop, and one file that is no picture."""
     from pictura.data.folders import FolderConfig
-
     from tests.data.files import encoded, photo, write
 
     for number in range(12):

@@ -153,6 +153,13 @@ def test_deep_and_float_tiffs() -> None:
         shades(np.array([np.nan, np.inf], np.float32))
 
 
+def test_a_deep_pgm() -> None:
+    near(
+        decode(b"P5 2 1 65535 " + bytes([0x80, 0x80, 0x02, 0x02])),
+        Image.fromarray(np.array([[128, 2]], dtype=np.uint8)),
+    )
+
+
 def test_1_bit() -> None:
     picture = Image.new("1", (4, 2), 0)
     picture.paste(1, (0, 0, 2, 2))

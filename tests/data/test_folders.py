@@ -1,5 +1,7 @@
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +64,19 @@ def test_mistakes(root: Path, tmp_path: Path) -> None:
         FolderConfig(path=tmp_path / "empty").build()
     with pytest.raises(ValueError, match="without class folders; try `kind: sidecar`"):
         FolderConfig(path=root / "dog" / "deep" / "er").build()
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match=r"dog/deep: cannot be listed: Permission denied"):
+        FolderConfig(path=root).build()
 
 
 def test_links(root: Path, tmp_path: Path) -> None:

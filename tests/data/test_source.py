@@ -96,12 +96,15 @@ def test_mistakes_in_class_names(tmp_path: Path) -> None:
             Classes.of(write(tmp_path / "bad.json", content), [])
 
 
-def test_existing(tmp_path: Path) -> None:
+def test_existing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert existing(tmp_path, "folder") == tmp_path
     with pytest.raises(ValueError, match="a file is needed here"):
         existing(tmp_path, "file")
     with pytest.raises(ValueError, match="no such folder"):
         existing(tmp_path / "no" / "where", "folder")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="no permission to read it"):
+        existing(tmp_path, "folder")
 
 
 def test_under_keeps_relative_names_in_the_root(tmp_path: Path) -> None:

@@ -68,6 +68,11 @@ def test_a_cut_is_named_with_its_place(tmp_path: Path) -> None:
     ]
 
 
+def test_a_tar_that_cannot_be_opened_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.tar: cannot be read: No such file"):
+        index_tar(str(tmp_path / "none.tar"), LAYOUT)
+
+
 def test_compressed_tars_are_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.tar: is compressed.*gunzip"):
         index_tar(str(write(tmp_path / "a.tar", b"\x1f\x8b\x08")), LAYOUT)

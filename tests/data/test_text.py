@@ -28,18 +28,21 @@ SMALL = TrainTokenizerConfig(vocab_size=600).build(lambda: ["a small cat", "a sm
 # Characters that Python's own Unicode tables know: newer ones are letters to some libraries and nothing to others.
 KNOWN = st.characters(exclude_categories=["Cs", "Cn", "Co"])
 # What captions are made of, and what has been trouble to tokenizers.
-TROUBLE = """
-a b A B z Z 0 9 . , ! ? - ' " & ; # < > | 's 'S 'ſt n't 'LL Σ ΑΣ ς İ ß é e\u0301 ’ “ \u200b \ufeff 中 文 🐈 👩\u200d🚀 １ ½ Ⅷ 한 ﬆ
-&amp; &lt; &eacute; &#39; &amp;amp; <b> </w> <| |> <end_of_text
-""".split()
-SPICE = st.sampled_from([*TROUBLE, *" \n\t\v\u00a0\u3000\x00\x1c\x1f\x85\u2028"])
+TROUBLE = [
+    *"aAbB zZ09.,!?-'\"&;#<>|ΣςİßéΑ’“中文🐈１½Ⅷ한ﬆ",
+    *("'s", "'S", "'ſt", "n't", "'LL", "ΑΣ", "e\u0301", "👩\u200d🚀", "<b>", "</w>", "<|", "|>", "<end_of_text"),
+    *("&amp;", "&lt;", "&eacute;", "&#39;", "&amp;amp;", "\u200b", "\ufeff", "\x00", "\x1c", "\x1f"),
+    *"\n\t\v\u00a0\u3000\x85\u2028",
+]
 TEXT = st.one_of(
-    st.text(KNOWN, max_size=40), st.lists(SPICE, max_size=25).map("".join), st.text("abc xyz'st,.!", max_size=200)
+    st.text(KNOWN, max_size=40),
+    st.lists(st.sampled_from(TROUBLE), max_size=25).map("".join),
+    st.text("abc xyz'st,.!", max_size=200),
 )
 
 
 def after_guesses(text: str) -> str:
-    """What ftfy makes of it beyond what we do too, entities apart: other encodings, ligatures, wide letters, and so on."""
+    """What ftfy makes of it beyond what we do too, entities apart: other encodings, ligatures, wide letters …"""
     same: dict[str, Any] = {"uncurl_quotes": False, "normalization": None, "remove_control_chars": False}
     return ftfy.fix_text(text, unescape_html=False, fix_line_breaks=False, **same)
 
@@ -161,7 +164,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.lists(TEXT, min_size=1, max_size=3))
 def test_other_readers_of_the_file_get_the_same(saved: Path, texts: list[str]) -> None:
     """`tokenizers` alone, which knows all but the HTML."""
-    assume(not any("&" in text for text in texts))
+    texts = [text.replace("&", "+") for text in texts]
     reader = _reader(saved)
     assert [row.ids for row in reader.encode_batch(texts)] == OURS(texts).tolist()
 

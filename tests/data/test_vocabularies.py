@@ -102,7 +102,9 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_where_it_is_not_found_the_user_is_told_what_to_do(nowhere: Path) -> None:
-    with pytest.raises(ValueError, match=r"^path: .*bpe_simple_vocab_16e6\.txt\.gz .*pip install open_clip_torch"):
+    with pytest.raises(
+        ValueError, match=r"^tokenizer\.path: .*bpe_simple_vocab_16e6\.txt\.gz .*pip install open_clip_torch"
+    ):
         CLIPTokenizerConfig().build(list)
 
 
@@ -157,6 +159,5 @@ def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
         "absent.json",
         "absent.txt.gz",
     ):
-        with pytest.raises(ValueError, match=r"^path: ") as caught:
+        with pytest.raises(ValueError, match=f"^{tmp_path / name}"):
             FileTokenizerConfig(path=tmp_path / name).build(list)
-        assert name in str(caught.value)

@@ -86,11 +86,15 @@ def pictures_under(root: str, folder: str, *, outside_links: bool) -> Iterator[s
     top = os.path.join(root, folder)
     if not outside_links and os.path.commonpath([root, os.path.realpath(top)]) != root:
         raise ValueError(f"{top}: is a link that leads outside {root}; set outside_links: true if you trust it")
-    for parent, folders, files in os.walk(top):
+    for parent, folders, files in os.walk(top, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         for name in sorted(files):
             if name.rpartition(".")[2].lower() in PICTURE_SUFFIXES and not name.startswith("."):
                 yield os.path.relpath(os.path.join(parent, name), root)
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
 
 def read_picture(root: str, name: str, *, outside_links: bool = False) -> tuple[str, bytes]:

@@ -1,5 +1,6 @@
 """`image_text`: a path, and the right source for it."""
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +55,8 @@ def _in_folder(path: Path) -> SourceConfig:
         return TableConfig(path=path / tables[0])
     if tables:
         raise ValueError(f"{path}: holds several tables; name one of {', '.join(tables[:8])}")
-    picture = None
-    for picture in pictures_under(os.path.realpath(path), "", outside_links=True):
-        if (path / picture).with_suffix(".txt").exists():
-            return SidecarConfig(path=path)
-    if picture is None:
+    pictures = list(itertools.islice(pictures_under(os.path.realpath(path), "", outside_links=True), 1000))
+    if not pictures:
         raise ValueError(f"{path}: holds no picture, table or tar")
-    return FolderConfig(path=path)
+    worded = any((path / picture).with_suffix(".txt").exists() for picture in pictures)
+    return SidecarConfig(path=path) if worded else FolderConfig(path=path)

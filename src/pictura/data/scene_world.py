@@ -41,7 +41,7 @@ SHAPES = (
     "heart", "diamond", "crescent", "arrow", "hourglass", "bolt",
 )  # fmt: skip
 NOVEL_SHAPES = ("hexagon", "drop", "house")  # only in the splits `shapes` and `everything`
-SIZES = {"small": 0.115, "medium": 0.165, "large": 0.235}  # radius as a share of the picture's side
+SIZES = {"small": 0.14, "medium": 0.19, "large": 0.26}  # radius as a share of the picture's side
 TEXTURES = ("plain", "plain", "plain", "striped", "dotted", "checked")  # repeated: drawn more often
 BACKGROUNDS = ("plain", "shaded", "speckled", "striped")
 STYLES = ("flat", "shaded", "outlined", "noisy")

@@ -68,7 +68,7 @@ class Shards(Source):
             for row in range(min(len(shard.keys), 8)):
                 try:
                     seen = sorted({*seen, *shard.parts_of(row), *shard.others})
-                    wanted = {field.part for field in self._layout.captions}
+                    wanted = self._layout.caption_parts(shard.parts_of(row))
                     if self._layout.captions_of(shard.read(row, wanted), shard.key(row)):
                         return True
                 except BadSample:
@@ -100,8 +100,9 @@ class Shards(Source):
     def __getitem__(self, index: int) -> Example:
         shard, row = self._locate(index)
         key = shard.key(row)
-        image = self._layout.image_of(shard.parts_of(row))
-        wanted = {field.part for field in self._layout.captions} | ({image} if image else set())
+        parts = shard.parts_of(row)
+        image = self._layout.image_of(parts)
+        wanted = self._layout.caption_parts(parts) | ({image} if image else set())
         example = self._layout.example(shard.read(row, wanted), key, classes=None)
         if self._classes is not None:
             example["label"] = int(shard.label[row])
@@ -111,9 +112,8 @@ class Shards(Source):
 
     def captions(self, index: int) -> list[str]:
         shard, row = self._locate(index)
-        return self._layout.captions_of(
-            shard.read(row, {field.part for field in self._layout.captions}), shard.key(row)
-        )
+        wanted = self._layout.caption_parts(shard.parts_of(row))
+        return self._layout.captions_of(shard.read(row, wanted), shard.key(row))
 
     def _locate(self, index: int) -> tuple["Shard", int]:
         index = range(len(self))[index]

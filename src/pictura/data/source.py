@@ -210,6 +210,8 @@ def existing(path: Path | str, what: str) -> Path:
         raise ValueError(f"{path}: no such {what}{did_you_mean(path.name, beside)}")
     if path.is_dir() != (what == "folder"):
         raise ValueError(f"{path}: a {what} is needed here, and this is not one")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{path}: you have no permission to read it")
     return path
 
 

@@ -6,7 +6,7 @@ them. Nothing is ever unpacked.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -185,6 +185,11 @@ class Layout:
 
     def image_of(self, parts: Mapping[str, Any]) -> str | None:
         return next((part for part in self.image if part in parts), None)
+
+    def caption_parts(self, parts: Collection[str]) -> set[str]:
+        """Those of an example's `parts` that must be read for its captions."""
+        found = [field.part for field in self.captions if field.part in parts]
+        return set(found[:1] if self.first_caption else found)
 
     def captions_of(self, parts: Mapping[str, bytes], key: str) -> list[str]:
         """Cleaned captions, at least one; `BadSample` if there is none."""

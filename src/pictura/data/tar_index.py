@@ -72,7 +72,10 @@ def index_tar(path: str, layout: Layout) -> dict[str, Any]:
     bad: list[tuple[str, str]] = []
     repeated: set[str] = set()
     cut, last = None, None
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         if os.pread(descriptor, 2, 0) == b"\x1f\x8b":
             raise ValueError(f"{path}: is compressed, so it cannot be read at random; unpack it with `gunzip`")

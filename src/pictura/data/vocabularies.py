@@ -39,14 +39,12 @@ class CLIPTokenizerConfig(TokenizerConfig):
         path = self.path or next(_published(), None)
         if path is None:
             raise ValueError(
-                "path: CLIP's vocabulary is nowhere on this machine; give the path of its tokenizer.json or of "
+                "tokenizer.path: CLIP's vocabulary is nowhere on this machine; give the path of its tokenizer.json or of "
                 "bpe_simple_vocab_16e6.txt.gz (github.com/openai/CLIP), or `pip install open_clip_torch`"
             )
         tokenizer = _read(path, self.context_length)
         if tokenizer.vocab_size != CLIP_TOKENS:
-            raise ValueError(
-                f"path: {path} has {tokenizer.vocab_size:,} tokens, CLIP's has {CLIP_TOKENS:,}; use kind: file"
-            )
+            raise ValueError(f"{path} has {tokenizer.vocab_size:,} tokens, CLIP's has {CLIP_TOKENS:,}; use kind: file")
         return tokenizer
 
 
@@ -84,7 +82,7 @@ def _read(path: Path, context_length: int) -> Tokenizer:
     try:
         return Tokenizer(rust, context_length)
     except ValueError as error:
-        raise ValueError(f"path: {path}: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _from_merges_list(path: Path) -> tokenizers.Tokenizer:
@@ -96,7 +94,7 @@ def _from_merges_list(path: Path) -> tokenizers.Tokenizer:
             raise ValueError(f"{len(merges):,} merges")
         return clip_form(clip_vocabulary(merges, CLIP_TOKENS), merges)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"path: {path} is not CLIP's list of merges ({error})") from None
+        raise ValueError(f"{path} is not CLIP's list of merges ({error})") from None
 
 
 def _from_pair(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
@@ -107,7 +105,7 @@ def _from_pair(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
         return clip_form(json.loads(vocab.read_text(encoding="utf-8")), pairs)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"path: {vocab} and {merges.name} are not a vocabulary and merges in CLIP's form ({error})"
+            f"{vocab} and {merges.name} are not a vocabulary and merges in CLIP's form ({error})"
         ) from None
 
 

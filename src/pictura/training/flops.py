@@ -1,7 +1,7 @@
 """How much arithmetic a step is, counted by running it once on a few examples."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pictura.objectives.base import Batch
@@ -10,10 +10,17 @@ from pictura.objectives.base import Batch
 def count_flops(task: nn.Module, batch: Batch) -> float:
     """Floating-point operations of forward and backward for each example of `batch`; matrix products and convolutions.
 
-    Leaves no gradients. Multiply and add count as two.
+    Leaves no trace: no gradients, no statistics of batch norm, no random numbers drawn, nothing compiled for so few
+    examples. Multiply and add count as two.
     """
     size = len(next(iter(batch.values())))
-    with FlopCounterMode(display=False) as counter, torch.random.fork_rng():
+    device = next(v.device for v in batch.values() if isinstance(v, Tensor))
+    buffers = {name: buffer.clone() for name, buffer in task.named_buffers()}
+    eager, own = torch.compiler.set_stance("force_eager"), [device] if device.type == "cuda" else []
+    with FlopCounterMode(display=False) as counter, eager, torch.random.fork_rng(own):
         task(batch).loss.backward()
+    with torch.no_grad():
+        for name, buffer in task.named_buffers():
+            buffer.copy_(buffers[name])
     task.zero_grad(set_to_none=True)
     return float(counter.get_total_flops()) / size

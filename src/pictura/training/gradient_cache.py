@@ -40,7 +40,7 @@ def cached_backward(module: nn.Module, batch: Batch, micro_batch: int) -> Outcom
         for part, seed in zip(parts, seeds, strict=True):
             with _seeded(seed, _device(batch)):
                 again = task.embed(part)
-            pairs = [(again[k], leaves[k].grad) for k in again if leaves[k].grad is not None]
+            pairs = [(again[k], leaves[k].grad) for k in again if again[k].requires_grad]
             size = len(next(iter(again.values())))
             torch.autograd.backward([a for a, _ in pairs], [g[start : start + size] for _, g in pairs if g is not None])
             start += size

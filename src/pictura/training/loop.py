@@ -4,6 +4,7 @@ What a step does is a function of (seed, step) and the state in its checkpoint, 
 from its last checkpoint to the same losses, bit for bit on one machine.
 """
 
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pictura.config import Config
+from pictura.data.randomness import random_generator
 from pictura.distributed.ranks import any_rank, is_main, mean, rank, world
-from pictura.distributed.wrap import clip_gradients, units, wrap
+from pictura.distributed.wrap import clip_gradients, units, unsharded, wrap
 from pictura.objectives.base import Batch, Outcome, Task
 from pictura.training.checkpoints import Checkpoints
 from pictura.training.ema import Ema
@@ -28,9 +30,10 @@ from pictura.training.optimizers import OptimizerConfig
 from pictura.training.precision import Masters
 from pictura.training.progress import Progress, measured_peak
 from pictura.training.schedules import ScheduleConfig
-from pictura.training.signals import StopRequest
+from pictura.training.signals import Stopped, StopRequest
 
 Evaluate = Callable[[int], dict[str, float]]
+Step = tuple[int, Tensor, Batch]  # number, loss, batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +114,10 @@ class Trainer:
     def run(
         self, batches: Callable[[int], Generator[Batch, None, None]], evaluate: Evaluate | None = None
     ) -> dict[str, float]:
-        """Train to the last step, or until SIGTERM. `batches(step)` gives the batches from that step on.
+        """Train to the last step. `batches(step)` gives the batches from that step on.
 
-        Returns the newest metrics. Raises NonFinite, or what checkpoints and data raise.
+        Returns the newest metrics. Raises Stopped after SIGTERM or Ctrl-C, NonFinite, and what checkpoints and data
+        raise.
         """
         config, newest = self.config, dict[str, float]()
         if self.step >= config.steps:
@@ -121,23 +125,33 @@ class Trainer:
         with closing(batches(self.step)) as stream:
             first = self._moved(next(stream))
             with StopRequest() as stop, self._log() as log, self._progress(first) as progress:
+                recent: deque[Step] = deque(maxlen=2)
                 for batch in chain([first], map(self._moved, stream)):
                     outcome = self._advance(batch)
                     progress.update(self.step, {"loss": outcome.loss.detach()})
-                    last, halt = self.step == config.steps, any_rank(stop.requested)
+                    recent.append((self.step, outcome.loss.detach(), batch))
+                    last = self.step == config.steps
+                    saving = last or self.step % config.save_every == 0
+                    # a loss is read one step late, so that nothing waits for a GPU; before a save, at once
+                    halt = any_rank(stop.requested or _lost(recent[0]))
+                    if (saving or halt) and any_rank(any(map(_lost, recent)) or not self.masters.finite()):
+                        raise NonFinite(self._non_finite(*next(filter(_lost, recent), recent[-1])))
+                    now: dict[str, float] = {}
                     if last or self.step % config.log_every == 0:
-                        seen = self._measure(outcome)
-                        log.write(self.step, seen | _speed(progress))
-                        newest |= seen
+                        now |= self._measure(outcome)
+                        log.write(self.step, now | _speed(progress))
                     with progress.paused():
                         if evaluate and (last or (config.evaluate_every and self.step % config.evaluate_every == 0)):
                             found = self.evaluate(evaluate)
                             log.write(self.step, found)
-                            newest |= found
-                        if last or halt or self.step % config.save_every == 0:
-                            self.save(newest)
-                    if last or halt:
+                            now |= found
+                        if saving or halt:
+                            self.save(now)  # with what was measured at this step, so that `best` never takes a neighbour
+                    newest |= now
+                    if last:
                         break
+                    if halt:
+                        raise Stopped(stop.signal, self.step, self.folder)
         return newest
 
     def _moved(self, batch: Batch) -> Batch:
@@ -145,7 +159,7 @@ class Trainer:
 
     def _advance(self, batch: Batch) -> Outcome:
         """One optimiser step."""
-        torch.manual_seed(hash((self.seed, self.step, rank())))
+        torch.manual_seed(int(random_generator(self.seed, self.step, rank(), "step").integers(2**63)))
         self.module.train()
         for group in self.optimizer.param_groups:
             group["lr"] = group.get("initial_lr", self.optimizer.defaults["lr"]) * self.schedule(self.step)
@@ -154,9 +168,6 @@ class Trainer:
             outcome.loss.backward()
         else:
             outcome = cached_backward(self.module, batch, self.config.micro_batch)
-        loss = outcome.loss.detach()
-        if any_rank(not bool(loss.isfinite())):
-            raise NonFinite(self._non_finite(float(loss), batch))
         self.masters.collect()
         if self.config.clip_norm is not None:
             norm = clip_gradients((p for _, p in self.masters.trainable()), self.config.clip_norm)
@@ -170,20 +181,21 @@ class Trainer:
         self.step += 1
         return outcome
 
-    def _non_finite(self, loss: float, batch: Batch) -> str:
+    def _non_finite(self, step: int, loss: Tensor, batch: Batch) -> str:
         kept = self.checkpoints.steps()
         keys = ", ".join(map(str, batch.get("key", ())[:4]))
         back = (
             f"the last good checkpoint is {self.checkpoints.path(kept[-1])}" if kept else "there is no checkpoint yet"
         )
+        what = "the weights are not finite any more" if loss.isfinite() else f"the loss is {float(loss)}"
         return (
-            f"step {self.step}: the loss is {loss}, in the batch of {keys or 'unnamed examples'}; {back}. "
+            f"step {step}: {what}, in the batch of {keys or 'unnamed examples'}; {back}. "
             "A lower optimizer.lr, a longer schedule.warmup or precision float32 usually help"
         )
 
     def evaluate(self, evaluate: Evaluate) -> dict[str, float]:
         """Metrics of the model as it is, or of its moving average where there is one."""
-        with self.averaged():
+        with self.averaged(), unsharded(self.module):
             self.module.eval()
             found = evaluate(self.step)
             self.module.train()
@@ -257,6 +269,10 @@ class Trainer:
             peak=measured_peak(self.device, dtype) if is_main() else None,
             enabled=is_main(),
         )
+
+
+def _lost(step: Step) -> bool:
+    return not bool(step.loss.isfinite() & step.norm.isfinite())
 
 
 def _speed(progress: Progress) -> dict[str, float]:

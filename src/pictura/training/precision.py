@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class Masters:
@@ -30,6 +31,13 @@ class Masters:
     def trainable(self) -> Iterator[tuple[str, Tensor]]:
         """(name in the module, float32 tensor to step)."""
         return ((name, master) for name, master in self.masters.items() if master.requires_grad)
+
+    @torch.no_grad()
+    def finite(self) -> bool:
+        """Whether every number of this process's share is one; reads all of them, so for before a checkpoint."""
+        shards = [m.to_local() if isinstance(m, DTensor) else m.detach() for m in self.masters.values()]
+        largest = torch._foreach_norm([shard for shard in shards if shard.numel()], torch.inf)
+        return bool(torch.stack(largest).isfinite().all())
 
     def collect(self) -> None:
         """Move the module's gradients to the masters, in float32."""

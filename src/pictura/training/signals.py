@@ -3,10 +3,25 @@
 import os
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(Exception):
+    """A run was asked to stop, and its checkpoint is saved; the message tells how to go on.
+
+    `code` is the process's exit code, by the shell's rule: 128 and the signal, so that nobody takes it for finished.
+    """
+
+    def __init__(self, number: signal.Signals | None, step: int, folder: Path) -> None:
+        number = number or signal.SIGTERM  # None: another process was asked
+        self.code = 128 + number
+        super().__init__(
+            f"stopped by {number.name} at step {step}, checkpoint saved; go on with: pictura train --resume {folder}"
+        )
 
 
 class StopRequest:

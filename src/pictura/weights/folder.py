@@ -89,10 +89,12 @@ def empty(config: ModelConfig) -> nn.Module:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves out random initialisation: even of nothing, torch draws only after importing half of its compiler."""
+    """Leaves out random initialisation: torch imports its compiler before it draws, even where there is no memory."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        drawn = func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == nn.init.__name__
+        return kwargs.get("tensor", *args[:1]) if drawn else func(*args, **kwargs)
 
 
 def read_safetensors(
