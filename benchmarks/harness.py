@@ -30,6 +30,7 @@ Side = Literal["ours", "peer"]
 MIB = measure.MIB
 ROOT = Path(__file__).parent.parent
 IDLE_LIMIT = 0.05  # share of one core that a waiting process may use before the run is doubted
+SPREAD_LIMIT = 1.3  # best round over worst
 
 
 class BenchmarkError(Exception):
@@ -181,9 +182,7 @@ def compare(case: Case, *, runs: int | None = None, seconds: float = 3.0, device
         idle = max(idle, answer["idle"])
         if "peak" in answer:
             flops, peaks = answer["flops"], [*peaks, answer["peak"]]
-    if idle > IDLE_LIMIT:
-        where = f"{case.name} {case.case}"
-        sys.stderr.write(f"{where}: a waiting process used {idle:.0%} of a core; the times are doubtful\n")
+    _doubt(case, values, idle)
     error = None if case.tolerance is None else _disagreement(case, first["ours"], first["peer"])
     ours, peer = statistics.median(values["ours"]), statistics.median(values["peer"])
     share = flops / case.seconds(ours) / statistics.median(peaks) if peaks else None
@@ -230,6 +229,16 @@ def _turns(case: Case, runs: int, seconds: float, device: str) -> Iterator[tuple
     finally:
         for worker in workers.values():
             worker.close()
+
+
+def _doubt(case: Case, values: dict[Side, list[float]], idle: float) -> None:
+    """Say on standard error when something else was at work on the machine."""
+    where = f"{case.name} {case.case}: the numbers are doubtful,"
+    if idle > IDLE_LIMIT:
+        sys.stderr.write(f"{where} a waiting process used {idle:.0%} of a core\n")
+    for side, runs in values.items():
+        if max(runs) > SPREAD_LIMIT * min(runs):
+            sys.stderr.write(f"{where} {side} differed by {max(runs) / min(runs):.1f} times between rounds\n")
 
 
 def _disagreement(case: Case, ours: list[float] | None, peer: list[float] | None) -> float:

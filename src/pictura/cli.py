@@ -1,46 +1,104 @@
 """The command `pictura`: one verb each, `--json` on all that measure, and a `-h` whose example runs.
 
-A user's mistake ends with exit code 2 and one line. Verbs import what they need when they run, so `-h` is immediate.
+Results go to stdout, progress and messages to stderr; with `--json` stdout has one JSON object and nothing else.
+Exit codes: 0 done; 2 a mistake that the user can mend, told in one line; 1 a bug of ours, with its traceback; 130 and
+143 stopped by Ctrl-C and SIGTERM. Verbs import what they need when they run, so `-h` is immediate.
 """
 
 import argparse
 import json
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pictura import __version__
+from pictura.training.signals import Stopped
 
-Values = dict[str, Any]
+Answer = Mapping[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    arguments = parser().parse_args(argv)
+    """Run one verb. Returns the exit code."""
+    arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         answer = arguments.verb(arguments)
     except (ValueError, OSError, ArithmeticError) as error:
-        say(f"pictura {arguments.name}: {' '.join(str(error).split())}")
-        return 2
+        if not mendable(error):
+            raise
+        from pictura.config.messages import explain
+
+        return complain(arguments, explain(error), 2)
+    except Stopped as stopped:
+        return complain(arguments, str(stopped), stopped.code) if is_main() else stopped.code
     except KeyboardInterrupt:
-        say(f"pictura {arguments.name}: interrupted")
-        return 130
-    if arguments.json:
-        sys.stdout.write(json.dumps(answer) + "\n")
+        return complain(arguments, "interrupted", 130)
+    if arguments.json and is_main():
+        sys.stdout.write(json.dumps(answer, allow_nan=False) + "\n")
     return 0
 
 
+def mendable(error: BaseException) -> bool:
+    """Whether the user can mend it: trouble with files, or what a `raise` in this package says in words.
+
+    A ValueError or ZeroDivisionError that Python, torch or numpy finds is a bug of ours.
+    """
+    if isinstance(error, OSError):
+        return True
+    import dis
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    ours = Path(code.co_filename).is_relative_to(Path(__file__).parent)
+    return ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+def complain(arguments: argparse.Namespace, words: str, code: int) -> int:
+    """One line on stderr, whichever process says it."""
+    process = "" if is_main() else f" (process {os.environ['RANK']})"
+    sys.stderr.write(f"pictura {arguments.name}{process}: {words}\n")
+    return code
+
+
 def say(line: str) -> None:
-    """One line for people, on stderr, where it does not mix with `--json`."""
-    sys.stderr.write(line + "\n")
+    """A line for people, on stderr."""
+    if is_main():
+        sys.stderr.write(line + "\n")
+
+
+def is_main() -> bool:
+    """Whether this is the process that talks, of those that `torchrun` has started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} -h\n")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of one verb. Words that argparse leaves over when options stand between them find their list."""
+    top = parser()
+    arguments, over = top.parse_known_args(argv)
+    if over and (arguments.rest is None or any(word.startswith("-") for word in over)):
+        top.error(f"{arguments.name} does not know {' '.join(over)}")
+    if over:
+        getattr(arguments, arguments.rest).extend(over)
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:
     """All verbs, their arguments and examples."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         "pictura",
         description="Train, adapt, measure and serve vision-language models on the hardware you have.",
         epilog="example: pictura demo",
@@ -48,36 +106,44 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"pictura {__version__}")
     verbs = top.add_subparsers(dest="name", required=True, metavar="verb")
 
-    def verb(function: Any, help: str, example: str) -> argparse.ArgumentParser:
+    def verb(function: Callable[[argparse.Namespace], Answer], help: str, *examples: str) -> argparse.ArgumentParser:
         name = function.__name__.removesuffix("_")
-        p = verbs.add_parser(
+        p: argparse.ArgumentParser = verbs.add_parser(
             name,
             help=help,
             description=help,
-            epilog=f"example:\n  {example}",
+            epilog="\n  ".join(["examples:" if len(examples) > 1 else "example:", *examples]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        p.add_argument("--json", action="store_true", help="print one JSON object on the last line")
-        p.set_defaults(verb=function)
+        p.add_argument("--json", action="store_true", help="one JSON object on stdout, everything else on stderr")
+        p.set_defaults(verb=function, rest=None)
         return p
 
-    p = verb(
-        demo, "Train a CLIP on the built-in picture world and show what it can do.", "pictura demo --out runs/demo"
-    )
-    p.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
+    def overridable(p: argparse.ArgumentParser) -> None:
+        p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe, such as seed=1")
+        p.set_defaults(rest="overrides")
 
-    p = verb(train, "Train a recipe, or go on with a run.", "pictura train demo training.steps=20 --out runs/short")
+    p = verb(demo, "Train a CLIP on the built-in picture world and show what it can do.", "pictura demo")
+    p.add_argument("--out", type=Path, help="run folder (default: runs/demo, or the first free runs/demo-2, …)")
+    overridable(p)
+
+    p = verb(
+        train,
+        "Train a recipe, or go on with a run. SIGTERM and Ctrl-C save a checkpoint first.",
+        "pictura train demo training.steps=20 --out runs/short",
+        "pictura train --resume runs/short training.steps=40",
+        "torchrun --nproc-per-node 2 -m pictura train demo training.parallel=fsdp --out runs/two",
+    )
     p.add_argument("recipe", nargs="?", help="a recipe's name (pictura list recipes) or a .yaml file")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes, such as loader.batch_size=512")
     p.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
     p.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    overridable(p)
 
     p = verb(evaluate, "Measure a model.", "pictura evaluate runs/demo/model --on demo --report report.html")
     p.add_argument("model", help="a model folder")
     p.add_argument("--on", required=True, help="a recipe whose `evaluation` to run: a name or a .yaml file")
     p.add_argument("--report", type=Path, help="write a page with pictures here")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to that recipe")
+    overridable(p)
 
     p = verb(
         classify,
@@ -85,111 +151,170 @@ def parser() -> argparse.ArgumentParser:
         'pictura classify runs/demo/model a.png --labels "red star,blue ring"',
     )
     p.add_argument("model", help="a model folder")
-    p.add_argument("images", nargs="+", type=Path, help="picture files")
+    p.add_argument("images", nargs="+", type=Path, help="picture files, or folders of them")
     p.add_argument("--labels", required=True, help="comma-separated, or a text file of one label a line")
     p.add_argument("--templates", default="plain", help="sentences around the labels: a set's name, or one with {}")
     p.add_argument("--top", type=int, default=5, help="how many labels to show (default: 5)")
 
     p = verb(
         embed,
-        "Pictures or texts to unit vectors, saved as .npy.",
-        "pictura embed runs/demo/model *.png --out vectors.npy",
+        "Pictures or texts to unit vectors, saved as .npy, with their names beside it, one a line.",
+        "pictura embed runs/demo/model a.png --out vectors.npy",
+        "pictura embed runs/demo/model --texts labels.txt --out labels.npy",
     )
     p.add_argument("model", help="a model folder")
-    p.add_argument("images", nargs="*", type=Path, help="picture files")
+    p.add_argument("images", nargs="*", type=Path, help="picture files, or folders of them")
     p.add_argument("--texts", type=Path, help="a text file instead, one text a line")
     p.add_argument("--out", type=Path, required=True, help="where the array [n e] goes, float32")
+    p.set_defaults(rest="images")
 
     p = verb(plan, "Parameters, FLOPs, memory and time of a recipe, before spending them.", "pictura plan demo")
     p.add_argument("recipe", help="a recipe's name or a .yaml file")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
+    overridable(p)
 
-    p = verb(list_, "What there is.", "pictura list recipes")
+    p = verb(list_, "What there is.", "pictura list models", "pictura list recipes", "pictura list data")
     p.add_argument("what", choices=("models", "recipes", "data"), help="what to list")
     return top
 
 
-def demo(a: argparse.Namespace) -> Values:
-    from pictura.run import demo as run
-
-    return run(a.out, a.overrides, say)
-
-
-def train(a: argparse.Namespace) -> Values:
+def demo(a: argparse.Namespace) -> Answer:
     from pictura import run
 
-    overrides = list(a.overrides)
+    say("A small CLIP learns from drawn scenes and sentences about them: no labels, no downloads.")
+    out = a.out or run.free(Path("runs/demo"))
+    metrics = run.demo(out, a.overrides, say=say)
+    rows = [(f"{metrics[name]:.1%}", words) for name, words in run.DEMO.items() if name in metrics]
+    show(a, f"after {metrics['seconds'] / 60:.1f} minutes, on scenes that it has never seen", rows)
+    return metrics
+
+
+def train(a: argparse.Namespace) -> Answer:
+    from pictura import run
+    from pictura.training.metrics import json_ready
+
     if a.resume is not None:
-        if a.recipe is not None:
-            overrides.insert(0, a.recipe)
-        if any("=" not in item for item in overrides):
-            raise ValueError("--resume goes on with a run's own recipe; give only key=value changes beside it")
-        return run.train(None, a.resume, resume=True, overrides=overrides, say=say)
+        overrides = [a.recipe, *a.overrides] if a.recipe else a.overrides
+        if odd := [word for word in overrides if "=" not in word]:
+            raise ValueError(f"--resume goes on with a run's own recipe: {odd[0]} is too much, only key=value may follow")
+        if a.out is not None:
+            raise ValueError("--resume goes on in the run's own folder; leave --out out")
+        return json_ready(run.resume(a.resume, overrides, say=say))
     if a.recipe is None:
         raise ValueError("give a recipe (pictura list recipes), or --resume RUN")
-    recipe = run.read_recipe(a.recipe, overrides)
-    return run.train(recipe, a.out or Path("runs") / Path(a.recipe).stem, say=say)
+    recipe = run.read_recipe(a.recipe, a.overrides)
+    return json_ready(run.train(recipe, a.out or Path("runs") / Path(a.recipe).stem, say=say))
 
 
-def evaluate(a: argparse.Namespace) -> Values:
+def evaluate(a: argparse.Namespace) -> Answer:
     from pictura import run
 
     metrics = run.evaluate(a.model, run.read_recipe(a.on, a.overrides), a.report)
-    table("metric", {name: f"{value:.4f}" for name, value in metrics.items()})
+    show(a, str(a.model), [(name, f"{value:.4f}") for name, value in metrics.items()])
     if a.report:
         say(f"report: {a.report}")
-    return dict(metrics)
+    return metrics
 
 
-def classify(a: argparse.Namespace) -> Values:
+def classify(a: argparse.Namespace) -> Answer:
     from pictura import run
 
-    labels = run.read_labels(a.labels)
-    answers = run.load(a.model).classify(a.images, labels, templates=a.templates)
-    out: Values = {}
-    for path, answer in zip(a.images, answers, strict=True):
-        best = dict(sorted(answer.items(), key=lambda item: -item[1])[: a.top])
-        out[str(path)] = best
-        table(str(path), {label: f"{p:.1%}" for label, p in best.items()})
+    labels, images = read_labels(a.labels), pictures(a.images)
+    if a.top < 1:
+        raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
+    model = run.load(a.model)
+    with run.watched(model.embedder):
+        answers = model.classify(images, labels, templates=a.templates)
+    out: dict[str, dict[str, float]] = {}
+    rows = []
+    for path, answer in zip(images, answers, strict=True):
+        best = out[str(path)] = dict(sorted(answer.items(), key=lambda item: -item[1])[: a.top])
+        names = [str(path), *[""] * len(best)]
+        rows += [(name, label, f"{p:.1%}", bar(p)) for name, (label, p) in zip(names, best.items(), strict=False)]
+    show(a, "", rows)
     return out
 
 
-def embed(a: argparse.Namespace) -> Values:
+def embed(a: argparse.Namespace) -> Answer:
     from pictura import run
 
     if bool(a.images) == bool(a.texts):
         raise ValueError("give picture files, or --texts FILE: one of the two")
+    given = read_lines(a.texts) if a.texts else pictures(a.images)
     model = run.load(a.model)
-    vectors = model.embed_texts(run.read_lines(a.texts)) if a.texts else model.embed_images(a.images)
+    with run.watched(model.embedder):
+        vectors = model.embed_texts(list(map(str, given))) if a.texts else model.embed_images(given)
+    names = a.out.with_suffix(".txt")
     run.save_array(a.out, vectors)
-    say(f"{a.out}: {vectors.shape[0]} vectors of {vectors.shape[1]}")
-    return {"path": str(a.out), "shape": list(vectors.shape)}
+    run.write_text(names, "".join(f"{name}\n" for name in given))
+    count, width = vectors.shape
+    show(a, "", [(str(a.out), f"{count:,} vectors of {width} numbers"), (str(names), "what each of them is of")])
+    return {"path": str(a.out), "names": str(names), "shape": [count, width]}
 
 
-def plan(a: argparse.Namespace) -> Values:
-    from pictura import run
+def plan(a: argparse.Namespace) -> Answer:
+    from pictura import facts, run
 
-    facts = run.plan(run.read_recipe(a.recipe, a.overrides))
-    table(
-        "plan", {name: f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" for name, value in facts.items()}
-    )
-    return facts
+    planned = facts.plan(run.read_recipe(a.recipe, a.overrides))
+    show(a, f"{a.recipe}, on this machine", facts.in_words(planned))
+    return planned
 
 
-def list_(a: argparse.Namespace) -> Values:
-    from pictura import run
+def list_(a: argparse.Namespace) -> Answer:
+    from pictura import facts
 
-    rows = run.catalogue(a.what)
-    table(a.what, rows)
-    return dict(rows)
+    rows = facts.catalogue(a.what)
+    show(a, a.what, [(name, *facts.cells(row)) for name, row in rows.items()])
+    return rows
 
 
-def table(title: str, rows: dict[str, str]) -> None:
-    """Two columns on stderr."""
+def show(a: argparse.Namespace, title: str, rows: Iterable[Sequence[str]]) -> None:
+    """A table: on stdout, or on stderr where stdout is for JSON."""
+    if not is_main():
+        return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    grid = Table(title=title, title_justify="left", show_header=False, box=None)
-    for name, value in rows.items():
-        grid.add_row(name, value)
-    Console(stderr=True).print(grid)
+    grid = Table(title=title or None, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        grid.add_row(*map(Text, row))  # as it stands: a label may hold brackets
+    Console(stderr=a.json).print(grid)
+
+
+def bar(share: float) -> str:
+    """A share, to look at."""
+    return "█" * round(20 * share)
+
+
+def pictures(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are, folders as the pictures in them."""
+    from pictura.data.folders import pictures_under
+
+    found: list[Path] = []
+    for path in paths:
+        inside = pictures_under(os.path.realpath(path), "", outside_links=False) if path.is_dir() else None
+        some = [path] if inside is None else [path / name for name in inside]
+        if not some:
+            raise ValueError(f"{path}: there is no picture in this folder")
+        found += some
+    return found
+
+
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a text file."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    if not any(lines):
+        raise ValueError(f"{path}: has no lines")
+    return [line for line in lines if line]
+
+
+def read_labels(given: str) -> list[str]:
+    """Labels from a comma-separated string, or from a text file of one a line."""
+    if "," not in given:
+        if not Path(given).is_file():
+            raise ValueError(f"--labels: {given} is no text file, and not several labels with commas between them")
+        return read_lines(Path(given))
+    return [label.strip() for label in given.split(",") if label.strip()]

@@ -1,12 +1,12 @@
-"""From a recipe to a trained, measured model folder: with `cli.py`, the only file that sees every room."""
+"""From a recipe to a trained, measured model folder: with `cli.py`, the files that see every room."""
 
+import json
 import logging
 import os
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib import resources
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,244 +14,185 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pictura.config import Config, kinds, sized, to_yaml
 from pictura.config import load as read_config
-from pictura.data.batches import Batches, LoaderConfig, prefetch
-from pictura.data.source import Source, SourceConfig
-from pictura.data.text import Tokenizer, TokenizerConfig
-from pictura.data.views import ViewConfig
-from pictura.distributed.ranks import barrier, is_main, start, stop
-from pictura.evaluation.base import Evaluator, EvaluatorConfig, measure
-from pictura.evaluation.embed import Embedder, Picture
+from pictura.config import to_yaml
+from pictura.config.messages import explain
+from pictura.data.batches import prefetch
+from pictura.data.text import Tokenizer
+from pictura.distributed.ranks import Ranks, broadcast, is_main, start, stop
+from pictura.evaluation.base import measure
+from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Code, Panel, Table
-from pictura.evaluation.prompts import templates_of
+from pictura.evaluation.ready import load
 from pictura.evaluation.report import write_report
-from pictura.evaluation.zeroshot import classifier
-from pictura.models.base import ModelConfig
-from pictura.models.clip import CLIPConfig
-from pictura.objectives.base import ObjectiveConfig, Task
-from pictura.training.flops import count_flops
-from pictura.training.loop import Trainer, TrainingConfig
-from pictura.training.memory import MemoryPeak
-from pictura.training.metrics import read_metrics
-from pictura.training.optimizers import AdamWConfig, OptimizerConfig
-from pictura.training.progress import measured_peak
-from pictura.training.schedules import CosineConfig, ScheduleConfig
-from pictura.weights.folder import load_folder, save_folder
+from pictura.recipe import Prepared, Recipe, prepare, read_recipe, recipes
+from pictura.training.loop import Trainer
+from pictura.training.metrics import json_ready, read_metrics
+from pictura.training.progress import PATIENCE, Progress
+from pictura.weights.folder import empty, save_folder
+
+__all__ = ["Prepared", "Recipe", "demo", "evaluate", "load", "prepare", "read_recipe", "recipes", "resume", "train"]
 
 logger = logging.getLogger(__name__)
 Say = Callable[[str], None]
-RECIPES = resources.files("pictura") / "recipes"
+CONFIG, TOKENIZER, METRICS = "config.yaml", "tokenizer.json", "metrics.jsonl"  # in a run folder, from its first step
+MODEL, REPORT, RESULTS = "model", "report.html", "results.json"  # and at its end
+LEFT = (TOKENIZER, f".{CONFIG}.")  # what a run leaves there that was killed before it began
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe(Config):
-    """A run, whole. `about` says what it is for and what it reached; `initial` is a model folder to begin from."""
+def train(recipe: Recipe, folder: Path, *, say: Say = logger.info) -> dict[str, float]:
+    """Train into `folder`; returns the last metrics.
 
-    about: str = ""
-    seed: int = 0
-    initial: Path | None = None
-    model: ModelConfig
-    objectives: dict[str, ObjectiveConfig]
-    data: SourceConfig
-    view: ViewConfig
-    tokenizer: TokenizerConfig
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
-    schedule: ScheduleConfig = field(default_factory=CosineConfig)
-    training: TrainingConfig
-    evaluation: dict[str, EvaluatorConfig] = field(default_factory=dict)
-
-
-def recipes() -> dict[str, str]:
-    """The recipes that come with the package: name -> what it is for."""
-    files = sorted(p.name for p in RECIPES.iterdir() if p.name.endswith(".yaml"))
-    return {name.removesuffix(".yaml"): read_recipe(name.removesuffix(".yaml")).about for name in files}
-
-
-def read_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe by the name it has in the package, or by its path, with `dotted.key=value` overrides."""
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        inside = RECIPES / f"{name}.yaml"
-        if not inside.is_file():
-            known = ", ".join(
-                sorted(p.name.removesuffix(".yaml") for p in RECIPES.iterdir() if p.name.endswith("yaml"))
-            )
-            raise ValueError(
-                f"recipe {name}: there is none of that name; give a path to a .yaml file, or one of {known}"
-            )
-        with resources.as_file(inside) as file:
-            return read_config(Recipe, file, overrides=overrides)
-    return read_config(Recipe, path, overrides=overrides)
-
-
-@dataclass
-class Prepared:
-    """A recipe made real: everything opened and built, nothing trained yet."""
-
-    recipe: Recipe
-    source: Source
-    tokenizer: Tokenizer
-    task: Task
-    batches: Batches
-    evaluators: dict[str, Evaluator]
-
-
-def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None, *, rank: int = 0, world: int = 1) -> Prepared:
-    """Open data, build tokenizer, model and objectives; whatever does not fit together is a ValueError here."""
-    torch.manual_seed(recipe.seed)
-    source = recipe.data.build()
-    if tokenizer is None:
-        tokenizer = recipe.tokenizer.build(source.all_captions)
-    model_config = fitted(recipe.model, tokenizer)
-    recipe = replace(recipe, model=model_config)
-    if recipe.initial is None:
-        model = model_config.build()
-    else:
-        model, tokenizer = load_folder(recipe.initial)
-    objectives = {name: config.build() for name, config in recipe.objectives.items()}
-    task = Task(model, objectives, {name: config.weight for name, config in recipe.objectives.items()})
-    evaluators = {name: config.build() for name, config in recipe.evaluation.items()}
-    batches = Batches(
-        source,
-        recipe.view.build(),
-        tokenizer,
-        recipe.loader,
-        seed=recipe.seed,
-        rank=rank,
-        world=world,
-        needs=task.needs,
-    )
-    return Prepared(recipe, source, tokenizer, task, batches, evaluators)
-
-
-def fitted(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The model's configuration with the vocabulary that its tokenizer has."""
-    if not isinstance(model, CLIPConfig):
-        return model
-    text = replace(model.text, vocab_size=tokenizer.vocab_size, end_token=tokenizer.end)
-    tokenizer.context_length = text.context_length
-    return replace(model, text=text)
-
-
-def train(
-    recipe: Recipe | None, folder: Path, *, resume: bool = False, overrides: Sequence[str] = (), say: Say = logger.info
-) -> dict[str, float]:
-    """Train into `folder`, or go on with what is there; returns the last metrics.
-
-    Leaves config.yaml, metrics.jsonl, checkpoints/, model/ (a model folder) and report.html. Started by `torchrun`, all
-    processes call this. Raises ValueError for what the user can mend.
+    Leaves config.yaml, metrics.jsonl, checkpoints/, model/ (a model folder), report.html and results.json. Started by
+    `torchrun`, all processes call this. ValueError for what the user can mend; Stopped when asked to stop.
     """
-    began, ranks = time.time(), start()
-    try:
-        tokenizer = None
-        if resume:
-            recipe = read_config(Recipe, existing_run(folder) / "config.yaml", overrides=overrides)
-            tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        assert recipe is not None
-        if not resume:
-            claim(folder)
-        prepared = prepare(recipe, tokenizer, rank=ranks.rank, world=ranks.world)
-        recipe = prepared.recipe
-        if is_main() and not resume:
-            folder.mkdir(parents=True, exist_ok=True)
-            prepared.tokenizer.save(folder / "tokenizer.json")
-            write_text(folder / "config.yaml", to_yaml(recipe))
-        barrier()
-        trainer = Trainer(
-            prepared.task,
-            recipe.training,
-            recipe.optimizer,
-            recipe.schedule,
-            folder,
-            seed=recipe.seed,
-            device=ranks.device,
-        )
-        if resume and trainer.checkpoints.latest() is not None:
+    began = time.time()
+    with processes() as ranks:
+        on_main(lambda: claim(folder))
+        prepared = prepare(recipe, rank=ranks.rank, world=ranks.world)
+        on_main(lambda: begin(folder, prepared))
+        trainer = trainer_of(prepared, folder, ranks.device)
+        metrics = go(prepared, trainer)
+        return finish(prepared, trainer, metrics, say, f" in {(time.time() - began) / 60:.1f} minutes")
+
+
+def resume(folder: Path, overrides: Sequence[str] = (), *, say: Say = logger.info) -> dict[str, float]:
+    """Go on with the run in `folder` from its newest checkpoint (or its beginning, where it has none yet), to the same
+    losses as if it had never stopped. `overrides` change its recipe from here on: `training.steps=2000` trains longer.
+    """
+    with processes() as ranks:
+        if not (folder / CONFIG).is_file():  # the last thing that a run writes before it begins
+            raise ValueError(f"{folder}: there is no run here to resume (no {CONFIG}); start one without --resume")
+        recipe = read_config(Recipe, folder / CONFIG, overrides=overrides)
+        steps, results = recipe.training.steps, read_results(folder)
+        if results.get("step") == steps:
+            say(f"{folder}: finished, all {steps} steps are done; to train on, add training.steps={2 * steps}")
+            return {name: value for name, value in results.items() if name != "step"}
+        prepared = prepare(recipe, Tokenizer.load(folder / TOKENIZER), rank=ranks.rank, world=ranks.world)
+        trainer = trainer_of(prepared, folder, ranks.device)
+        if (latest := trainer.checkpoints.latest() or 0) > steps:
+            raise ValueError(f"training.steps: {steps} lies behind {folder}, which is at step {latest} already")
+        if latest:
             trainer.resume()
-        metrics = trainer.run(_stream(prepared.batches, ranks.device), _validate(prepared, ranks.device))
-        if trainer.step < recipe.training.steps:
-            say(f"stopped at step {trainer.step}, checkpoint saved; go on with: pictura train --resume {folder}")
-            return metrics
-        finish(prepared, trainer, folder, metrics, time.time() - began)
-        say(f"model: {folder / 'model'}\nreport: {folder / 'report.html'}")
-        return metrics
-    finally:
-        stop()
+        on_main(lambda: write_text(folder / CONFIG, to_yaml(prepared.recipe)))
+        say(f"{folder}: going on after step {latest} of {steps}")
+        return finish(prepared, trainer, go(prepared, trainer), say)
 
 
-def _stream(batches: Batches, device: torch.device) -> Any:
-    return lambda step: prefetch(batches.iterate(step), device)
+def trainer_of(prepared: Prepared, folder: Path, device: torch.device) -> Trainer:
+    r = prepared.recipe
+    return Trainer(prepared.task, r.training, r.optimizer, r.schedule, folder, seed=r.seed, device=device)
 
 
-def _validate(prepared: Prepared, device: torch.device) -> Any:
-    if not prepared.evaluators:
-        return None
-    embedder = Embedder(prepared.task.model, prepared.tokenizer, device=device)
-    return lambda step: measure(prepared.evaluators, embedder)
+def go(prepared: Prepared, trainer: Trainer) -> dict[str, float]:
+    """Train to the last step and evaluate; returns the metrics of that step."""
+    embedder = Embedder(prepared.task.model, prepared.tokenizer, device=trainer.device)
+    evaluate = (lambda step: prepared.evaluate(embedder)) if prepared.evaluators else None
+    if trainer.step == trainer.config.steps:  # it was killed between its last checkpoint and its report
+        last = [line for line in read_metrics(trainer.folder / METRICS) if line["step"] == trainer.step]
+        known = {k: float(v) for line in last for k, v in line.items() if k != "step"}
+        return known | (trainer.evaluate(evaluate) if evaluate else {})
+    try:
+        return trainer.run(lambda step: prefetch(prepared.batches.iterate(step), trainer.device), evaluate)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"the memory of {trainer.device} is too small for loader.batch_size {prepared.recipe.loader.batch_size}; "
+            "set training.micro_batch to a part of it (the same losses), training.recompute=true, or a smaller batch"
+        ) from error
 
 
-def finish(prepared: Prepared, trainer: Trainer, folder: Path, metrics: Mapping[str, float], seconds: float) -> None:
-    """Write the model folder and the report of a run."""
+def finish(
+    prepared: Prepared, trainer: Trainer, metrics: Mapping[str, float], say: Say, took: str = ""
+) -> dict[str, float]:
+    """Write the model folder, the report and, when all is there, the results of a run."""
     weights = trainer.weights()  # every process takes part: shards are gathered
-    if not is_main():
-        return
-    model = prepared.recipe.model.build()
-    model.load_state_dict(weights)
-    save_folder(folder / "model", model, prepared.tokenizer)
-    panels: list[Panel] = [panel for evaluator in prepared.evaluators.values() for panel in evaluator.panels()]
-    if len(prepared.batches.bad):
-        panels.append(Table("Bad samples", ("sample", "reason"), prepared.batches.bad.rows()))
-    panels.append(Code("Configuration", to_yaml(prepared.recipe)))
-    write_report(
-        folder / "report.html",
-        title=f"{folder.name}: {trainer.step} steps in {seconds / 60:.1f} minutes",
-        metrics={k: v for k, v in metrics.items() if k.startswith(("zeroshot/", "retrieval/"))},
-        curves=read_metrics(folder / "metrics.jsonl"),
-        panels=panels,
-    )
+    recipe, folder = prepared.recipe, trainer.folder
 
+    def write() -> None:
+        assert recipe.model is not None
+        model = empty(recipe.model)
+        model.load_state_dict(weights, assign=True)
+        save_folder(folder / MODEL, model, prepared.tokenizer)
+        panels: list[Panel] = [panel for evaluator in prepared.evaluators.values() for panel in evaluator.panels()]
+        if len(prepared.batches.bad):
+            panels.append(Table("Bad samples", ("sample", "reason"), prepared.batches.bad.rows()))
+        panels.append(Code("Configuration", to_yaml(recipe)))
+        write_report(
+            folder / REPORT,
+            title=f"{folder.name}: {trainer.step} steps{took}",
+            metrics=prepared.found,
+            curves=read_metrics(folder / METRICS),
+            panels=panels,
+        )
+        write_text(folder / RESULTS, json.dumps({"step": trainer.step} | json_ready(metrics), indent=1))
 
-def existing_run(folder: Path) -> Path:
-    """The folder of a run that can be resumed. Raises ValueError if it is none."""
-    if not (folder / "config.yaml").is_file():
-        raise ValueError(f"{folder}: there is no run here to resume (no config.yaml); start one without --resume")
-    return folder
+    on_main(write)
+    say(f"model: {folder / MODEL}\nreport: {folder / REPORT}")
+    return dict(metrics)
 
 
 def claim(folder: Path) -> None:
-    """Refuse a folder that holds a run already: nothing of it may be lost."""
-    if (folder / "config.yaml").exists():
+    """Refuse a folder that cannot be written, or holds a run or something else: nothing of it may be lost."""
+    if (folder / CONFIG).exists():
         raise ValueError(f"{folder}: holds a run already; go on with it by --resume {folder}, or choose another --out")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; choose another --out")
+    if others := sorted(path.name for path in folder.glob("*") if not path.name.startswith(LEFT)):
+        raise ValueError(f"{folder}: holds other things ({', '.join(others[:3])}); choose another --out")
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: {place} does not let this user write there; choose another --out")
+
+
+def begin(folder: Path, prepared: Prepared) -> None:
+    """What a run needs to be resumed; `config.yaml` comes last, so where it is, the rest is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared.tokenizer.save(folder / TOKENIZER)
+    write_text(folder / CONFIG, to_yaml(prepared.recipe))
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What a finished run has written last: its `step` and metrics; empty before."""
+    path = folder / RESULTS
+    if not path.is_file():
+        return {}
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return {name: value if name == "step" else float(value) for name, value in results.items()}
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole: aside first, then renamed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
-def demo(folder: Path, overrides: Sequence[str] = (), say: Say = logger.info) -> dict[str, float]:
-    """Train the demo recipe and tell what it can do, without ever having had a label; returns what it measured."""
-    began = time.time()
-    say("a small CLIP learns from drawn scenes and sentences about them; no labels, no downloads")
-    metrics = train(read_recipe("demo", overrides), folder, say=say)
-    found = {k: v for k, v in metrics.items() if k.startswith(("zeroshot/", "retrieval/"))}
-    for line in DEMO:
-        say(line.format_map(found))
-    return found | {"seconds": time.time() - began}
+@contextmanager
+def processes() -> Iterator[Ranks]:
+    """Join the other processes, if `torchrun` started any, and leave them at the end."""
+    ranks = start()
+    try:
+        yield ranks
+    finally:
+        stop()
 
 
-DEMO = (
-    "on fresh scenes:",
-    "  which shape is it                         {zeroshot/shape/top1:7.1%}   zero-shot, of 12",
-    "  which colour is it                        {zeroshot/colour/top1:7.1%}   zero-shot, of 16",
-    "  combinations never seen in training       {zeroshot/heldout/top1:7.1%}   zero-shot, of 192",
-    "  the caption of a picture, among 500       {retrieval/image_to_text/R@1:7.1%}   R@1",
-    "  the picture of a caption, among 500       {retrieval/text_to_image/R@1:7.1%}   R@1",
-)
+def on_main(action: Callable[[], None]) -> None:
+    """Do it in the main process. What goes wrong there goes wrong in every process, so that none waits for it."""
+    failure: ValueError | OSError | None = None
+    if is_main():
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            failure = error
+    told = broadcast(None if failure is None else explain(failure))
+    if failure is not None:
+        raise failure
+    if told is not None:
+        raise ValueError(told)
 
 
 def evaluate(model: str | Path, recipe: Recipe, report: Path | None = None) -> dict[str, float]:
@@ -259,127 +200,69 @@ def evaluate(model: str | Path, recipe: Recipe, report: Path | None = None) -> d
     if not recipe.evaluation:
         raise ValueError("this recipe has no `evaluation`; add one, for example evaluation.retrieval.kind=retrieval")
     evaluators = {name: config.build() for name, config in recipe.evaluation.items()}
-    metrics = measure(evaluators, load(model).embedder)
+    embedder = load(model).embedder
+    with watched(embedder):
+        metrics = measure(evaluators, embedder)
     if report is not None:
         panels: list[Panel] = [panel for evaluator in evaluators.values() for panel in evaluator.panels()]
         write_report(report, title=str(model), metrics=metrics, panels=panels)
     return metrics
 
 
-class Pictura:
-    """A model ready to use: `pictura.load("runs/demo/model")`."""
+@contextmanager
+def watched(embedder: Embedder) -> Iterator[None]:
+    """Inside, whatever takes longer than two seconds to embed shows how far it is."""
+    began, shown = time.perf_counter(), ExitStack()
+    progress: Progress | None = None
 
-    def __init__(self, model: torch.nn.Module, tokenizer: Tokenizer, device: torch.device) -> None:
-        self.model, self.tokenizer = model.to(device).eval(), tokenizer
-        self.embedder = Embedder(self.model, tokenizer, device=device)
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal began, progress
+        if progress is None and time.perf_counter() - began >= PATIENCE:
+            progress = shown.enter_context(Progress(total, unit=what, description=what))
+        if progress is not None:
+            progress.update(done)
+        if done >= total:  # of these; other pictures or texts may follow
+            shown.close()
+            began, progress = time.perf_counter(), None
 
-    def embed_images(self, images: Sequence[Picture]) -> npt.NDArray[np.float32]:
-        """Paths, encoded bytes, PIL images or uint8 arrays [y x c] -> unit vectors [n e]. ValueError for a bad one."""
-        vectors: npt.NDArray[np.float32] = self.embedder.images(images).numpy()
-        return vectors
-
-    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """n texts -> unit vectors [n e]."""
-        vectors: npt.NDArray[np.float32] = self.embedder.texts(texts).numpy()
-        return vectors
-
-    def classify(
-        self, images: Sequence[Picture], labels: Sequence[str], templates: str | tuple[str, ...] = "plain"
-    ) -> list[dict[str, float]]:
-        """For each picture, the probability of each label, by zero-shot classification (Radford et al. 2021, 3.1)."""
-        if len(set(labels)) != len(labels) or len(labels) < 2:
-            raise ValueError(f"labels: at least two different ones are needed, got {list(labels)}")
-        classes = classifier(self.embedder, labels, templates_of(templates))
-        scores = self.embedder.scale * self.embedder.images(images) @ classes
-        return [dict(zip(labels, row, strict=True)) for row in scores.softmax(1).tolist()]
+    embedder.progress = tell
+    try:
+        yield
+    finally:
+        embedder.progress = None
+        shown.close()
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> Pictura:
-    """Open a model folder. `device` None takes the GPU where there is one, and bf16 there."""
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model, tokenizer = load_folder(Path(path), device=device)
-    return Pictura(model, tokenizer, device)
+DEMO = {
+    "zeroshot/shape/top1": "of its shapes named, of 12",
+    "zeroshot/colour/top1": "of its colours named, of 16",
+    "zeroshot/seen/top1": "named by shape and colour, of 192 combinations",
+    "zeroshot/heldout/top1": "the same for combinations never seen in training",
+    "retrieval/image_to_text/R@1": "of captions found from the picture, among 500",
+    "retrieval/text_to_image/R@1": "of pictures found from the caption, among 500",
+}
 
 
-def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a text file."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if line]
-    if not lines:
-        raise ValueError(f"{path}: has no lines")
-    return lines
+def demo(folder: Path, overrides: Sequence[str] = (), say: Say = logger.info) -> dict[str, float]:
+    """Train the demo recipe and return what it can do without ever having had a label, and the seconds it took."""
+    began = time.time()
+    metrics = train(read_recipe("demo", overrides), folder, say=say)
+    found = {name: value for name, value in metrics.items() if name.startswith(("zeroshot/", "retrieval/"))}
+    return found | {"seconds": time.time() - began}
 
 
-def read_labels(given: str) -> list[str]:
-    """Labels from a comma-separated string, or from a text file of one a line."""
-    path = Path(given)
-    if "," not in given and path.is_file():
-        return read_lines(path)
-    return [label.strip() for label in given.split(",") if label.strip()]
+def free(folder: Path) -> Path:
+    """`folder`, or the first of folder-2, folder-3, … that is not there."""
+    names = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in count(1))
+    return next(path for path in names if not path.exists())
 
 
 def save_array(path: Path, array: npt.NDArray[np.float32]) -> None:
-    """Write a .npy file: aside first, then renamed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.npy")
+    """Write a .npy file whole: aside first, then renamed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        np.save(aside, array)
+        with aside.open("wb") as file:
+            np.save(file, array)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def plan(recipe: Recipe) -> dict[str, float | int]:
-    """What a run would take on this machine, from the recipe and a few measured steps. Nothing is written."""
-    with tempfile.TemporaryDirectory() as scratch:
-        trial = replace(recipe.training, steps=4, evaluate_every=None, compile=False)
-        prepared = prepare(replace(recipe, evaluation={}))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        trainer = Trainer(
-            prepared.task, trial, recipe.optimizer, replace(recipe.schedule, warmup=0), Path(scratch), device=device
-        )
-        batch = next(prefetch(prepared.batches.iterate(), device))
-        flops = count_flops(trainer.task, {key: value[:2] for key, value in batch.items()})
-        seconds = []
-        with MemoryPeak(device) as memory:
-            for _ in range(trial.steps):
-                begin = time.perf_counter()
-                trainer._advance(batch)
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                seconds.append(time.perf_counter() - begin)
-    step = min(seconds[1:])
-    peak = measured_peak(device, torch.bfloat16 if trial.precision == "bf16" else torch.float32)
-    size, steps = recipe.loader.batch_size, recipe.training.steps
-    return {
-        "parameters": sum(p.numel() for p in prepared.task.parameters()),
-        "flops_per_sample": flops,
-        "examples": len(prepared.source),
-        "batch_size": size,
-        "steps": steps,
-        "epochs": steps / prepared.batches.steps_per_epoch,
-        "memory_mib": memory.mib,
-        "seconds_per_step": step,
-        "samples_per_second": size / step,
-        "share_of_peak": flops * size / step / peak,
-        "hours": steps * step / 3600,
-    }
-
-
-def catalogue(what: str) -> dict[str, str]:
-    """What `pictura list` shows: names and a line on each."""
-    if what == "recipes":
-        return recipes()
-    if what == "data":
-        return {kind: first_line(cls) for kind, cls in kinds(SourceConfig).items()}
-    rows = {}
-    for kind, cls in kinds(ModelConfig).items():
-        for size in getattr(cls, "sizes", {}):
-            with torch.device("meta"):
-                model: torch.nn.Module = sized(cls, size).build()
-            rows[f"{kind} {size}"] = f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"
-    return rows
-
-
-def first_line(cls: type) -> str:
-    """Of a class's docstring."""
-    return (cls.__doc__ or "").strip().split("\n")[0]

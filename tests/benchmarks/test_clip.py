@@ -87,6 +87,7 @@ def test_both_sides_embed_alike(kind: type[embed.Embed], pure: bool) -> None:
     torch.testing.assert_close(ours, peer.float(), rtol=0.05, atol=0.05)
 
 
+@needs_open_clip  # it brings CLIP's vocabulary
 def test_sorted_pieces_hold_every_caption_once_and_whole() -> None:
     case = SmallTexts(**(COMMON | {"batch": 30}), pure=False)
     ids, pieces = case.text(), case.sorted_text()

@@ -131,6 +131,16 @@ def test_a_waiting_process_that_works_is_reported(
     assert "a waiting process used 90% of a core" in capsys.readouterr().err
 
 
+def test_rounds_that_differ_much_are_reported(
+    monkeypatch: pytest.MonkeyPatch, toys: dict[str, Case], capsys: pytest.CaptureFixture[str]
+) -> None:
+    canned(monkeypatch, [20, 21], [20, 50])
+    compare(toys["milliseconds"])
+    err = capsys.readouterr().err
+    assert "peer differed by 2.5 times between rounds" in err
+    assert "ours differed" not in err
+
+
 def test_matmul_peak_is_a_speed() -> None:
     pytest.importorskip("torch")
     peak = measure.matmul_peak("cpu", "float32", sizes=(32, 64), seconds=0.01)

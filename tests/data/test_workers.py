@@ -42,7 +42,7 @@ def misbehave(job: int, note: Note) -> int:
 
 
 def gone(pid: int) -> bool:
-    for _ in range(100):
+    for _ in range(600):
         if not Path(f"/proc/{pid}").exists() or "Z (zombie)" in Path(f"/proc/{pid}/status").read_text():
             return True
         time.sleep(0.1)
@@ -133,7 +133,7 @@ def test_a_worker_that_hangs_does_not_hold_up_the_end() -> None:
 
     started = time.monotonic()
     in_order(hang, iter([1, 2]), 2).close()  # type: ignore[attr-defined]
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120
 
 
 def test_the_log_says_so_when_a_worker_takes_long(
@@ -176,7 +176,7 @@ END
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(0)", "raise KeyboardInterrupt"])
 def test_workers_leave_with_their_parent(end: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.replace("END", end)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", SCRIPT.replace("END", end)], capture_output=True, text=True, timeout=600, check=False
     )
     pids = list(map(int, done.stdout.split()))
     assert len(pids) == 3, done.stderr

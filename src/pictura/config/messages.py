@@ -13,6 +13,12 @@ def nearest(word: Any, options: Iterable[Any]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def explain(error: BaseException) -> str:
+    """An error in one line: for one of the system, the file and what is the matter with it."""
+    words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    return " ".join(words.split())
+
+
 def origin_of(tp: Any) -> Any:
     """`dict` for `dict[str, int]`, `Union` for `int | str`, a plain class for itself."""
     origin: Any = get_origin(tp)

@@ -33,7 +33,6 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 # First and last token of the tokenizers that we know.
 FRAMES = ((START, END), ("<start_of_text>", "<end_of_text>"), ("[CLS]", "[SEP]"), ("<s>", "</s>"))
-CLIP_MERGES = 49408 - 2 * 256 - 2
 
 WORDS = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # ſ: CLIP matches 's without regard to case
 CONTROL = "[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff\u206a-\u206f\ufff9-\ufffc]"  # ftfy's list
@@ -66,14 +65,12 @@ class Tokenizer:
         if limit < 2:
             raise ValueError(f"context_length: {limit} has no room for a start and an end")
         encode = self._encode_words if self._clip_form else self._encode
-        rows = [
-            [self.start, *encode(text, limit - 2), self.end] for text in ([texts] if isinstance(texts, str) else texts)
-        ]
+        texts = [texts] if isinstance(texts, str) else texts
+        rows = [[self.start, *encode(text, limit - 2), self.end] for text in texts]
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         ids = np.zeros((len(rows), lengths.max(initial=2)), np.int64)
-        ids[np.arange(ids.shape[1]) < lengths[:, None]] = np.fromiter(
-            chain.from_iterable(rows), np.int64, lengths.sum()
-        )
+        filled = np.arange(ids.shape[1]) < lengths[:, None]
+        ids[filled] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
         return torch.from_numpy(ids)
 
     def _encode_words(self, text: str, room: int) -> list[int]:
@@ -99,10 +96,9 @@ class Tokenizer:
         return self._encode_plain(text[: 64 * (room + 2)])[:room]
 
     def _encode_plain(self, text: str) -> list[int]:
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
         # One by one: encode_batch starts a pool of threads, which must not be there when a loader forks.
-        text = (
-            text.encode("utf-8", "replace").decode() if not text.isascii() else text
-        )  # half a surrogate pair is no text
         ids: list[int] = self._rust.encode(text, add_special_tokens=False).ids
         return ids
 

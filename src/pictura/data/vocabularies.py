@@ -39,7 +39,7 @@ class CLIPTokenizerConfig(TokenizerConfig):
         path = self.path or next(_published(), None)
         if path is None:
             raise ValueError(
-                "tokenizer.path: CLIP's vocabulary is nowhere on this machine; give the path of its tokenizer.json or of "
+                "tokenizer.path: CLIP's vocabulary is nowhere on this machine; give the path of a tokenizer.json or "
                 "bpe_simple_vocab_16e6.txt.gz (github.com/openai/CLIP), or `pip install open_clip_torch`"
             )
         tokenizer = _read(path, self.context_length)
@@ -103,10 +103,8 @@ def _from_pair(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
         lines = merges.read_text(encoding="utf-8").splitlines()
         pairs = [(a, b) for a, b in (line.split() for line in lines if line and not line.startswith("#version"))]
         return clip_form(json.loads(vocab.read_text(encoding="utf-8")), pairs)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{vocab} and {merges.name} are not a vocabulary and merges in CLIP's form ({error})"
-        ) from None
+    except Exception as error:  # noqa: BLE001  (the Rust library raises Exception itself)
+        raise ValueError(f"{vocab} and {merges.name} are no vocabulary and merges in CLIP's form ({error})") from None
 
 
 def _published() -> Iterator[Path]:

@@ -149,7 +149,7 @@ class _Worker:
         return f" at {said}" if said else ""
 
     def _epitaph(self) -> str:
-        self.process.join(timeout=5)
+        self.process.join(timeout=60)
         code = self.process.exitcode
         who = f"loader worker {self.number} (process {self.process.pid})"
         if code == -signal.SIGKILL:

@@ -23,7 +23,7 @@ class Pictura:
         self.embedder = Embedder(self.model, tokenizer, device=device)
 
     def embed_images(self, images: Sequence[Picture]) -> npt.NDArray[np.float32]:
-        """n paths, encoded bytes, PIL images or uint8 arrays [y x c] -> unit vectors [n e]. ValueError for a bad one."""
+        """n paths, bytes of files, PIL images, uint8 arrays [y x c] -> unit vectors [n e]; ValueError for a bad one."""
         vectors: npt.NDArray[np.float32] = self.embedder.images(images).numpy()
         return vectors
 

@@ -60,11 +60,12 @@ class ConvStem(nn.Module):
         super().__init__()
         outs = [channels * 2**i for i in range(int(math.log2(patch_size)))]
         ins = [3, *outs[:-1]]
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1, bias=False) for i, o in zip(ins, outs, strict=True))
+        convs = [nn.Conv2d(i, o, 3, 2, 1, bias=False) for i, o in zip(ins, outs, strict=True)]
         self.norms = nn.ModuleList(nn.GroupNorm(max(1, o // 16), o) for o in outs)
         self.act = nn.GELU()
         self.proj = nn.Linear(outs[-1], width)
-        for conv in self.convs:  # keeps the variance through rectified convolutions (He et al. 2015)
+        self.convs = nn.ModuleList(convs)
+        for conv in convs:  # keeps the variance through rectified convolutions (He et al. 2015)
             nn.init.kaiming_normal_(conv.weight)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ class Trainer:
                             log.write(self.step, found)
                             now |= found
                         if saving or halt:
-                            self.save(now)  # with what was measured at this step, so that `best` never takes a neighbour
+                            self.save(now)  # what was measured here only: `best` must not go by a neighbour
                     newest |= now
                     if last:
                         break
@@ -161,8 +161,7 @@ class Trainer:
         """One optimiser step."""
         torch.manual_seed(int(random_generator(self.seed, self.step, rank(), "step").integers(2**63)))
         self.module.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group.get("initial_lr", self.optimizer.defaults["lr"]) * self.schedule(self.step)
+        self.optimizer.schedule(self.schedule(self.step))
         if self.config.micro_batch is None:
             outcome: Outcome = self.module(batch)
             outcome.loss.backward()
@@ -215,11 +214,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
         buffers = {k: v for k, v in self.task.state_dict().items() if k not in self.masters.masters}
-        moments = {
-            name: {k: v for k, v in self.optimizer.state[parameter].items() if isinstance(v, Tensor)}
-            for name, parameter in self.masters.trainable()
-            if parameter in self.optimizer.state
-        }
+        moments = {name: self.optimizer.moments(parameter) for name, parameter in self.masters.trainable()}
         state: dict[str, Any] = {"weights": dict(self.masters.masters), "buffers": buffers, "optimizer": moments}
         return state if self.ema is None else state | {"ema": self.ema.state_dict()}
 
@@ -242,8 +237,7 @@ class Trainer:
         """The optimiser makes its moments at its first step; a step of rate zero makes them, to be filled."""
         for _, parameter in self.masters.trainable():
             parameter.grad = torch.zeros_like(parameter)
-        for group in self.optimizer.param_groups:
-            group["lr"] = 0.0
+        self.optimizer.schedule(0.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -272,7 +266,7 @@ class Trainer:
 
 
 def _lost(step: Step) -> bool:
-    return not bool(step.loss.isfinite() & step.norm.isfinite())
+    return not bool(step[1].isfinite())
 
 
 def _speed(progress: Progress) -> dict[str, float]:

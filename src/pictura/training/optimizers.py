@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,8 +18,12 @@ class OptimizerConfig(Config, ABC):
     lr: float = 5e-4
     weight_decay: float = 0.2
 
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr: {self.lr} must be above zero")
+
     @abstractmethod
-    def build(self, named: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
+    def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
         """The optimiser over named parameters."""
 
 
@@ -32,14 +36,82 @@ class AdamWConfig(OptimizerConfig):
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
 
-    def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr: {self.lr} must be above zero")
-
-    def build(self, named: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
+    def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
         """The optimiser over named parameters; fused, one pass over memory."""
+        return Together(self._adamw(named))
+
+    def _adamw(self, named: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
         groups = decay_groups(named, self.weight_decay)
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonConfig(AdamWConfig):
+    """Muon for the matrices of Transformer blocks, AdamW for all else (Jordan et al., Muon, 2024).
+
+    Muon's steps are scaled to the size of AdamW's (Liu et al., Muon is Scalable for LLM Training, 2025, section 2.2),
+    so one `lr` serves both. On small models it needs far fewer examples; it costs a few small matrix products a step.
+    """
+
+    kind: ClassVar[str] = "muon"
+
+    momentum: float = 0.95
+
+    def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
+        """The optimiser over named parameters."""
+        inside: list[Tensor] = []
+        rest: list[tuple[str, Tensor]] = []
+        for name, parameter in named:
+            if parameter.dim() == 2 and ".blocks." in name:
+                inside.append(parameter)
+            else:
+                rest.append((name, parameter))
+        if not inside:
+            raise ValueError("optimizer muon: the model has no matrices in Transformer blocks; use adamw")
+        muon = torch.optim.Muon(
+            inside,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        return Together(muon, self._adamw(rest))
+
+
+class Together:
+    """Optimisers over different parameters, stepped as one. `schedule(factor)` sets every rate to its share."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        for group in self.param_groups:
+            group["initial_lr"] = group["lr"]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def schedule(self, factor: float) -> None:
+        """Every group's rate becomes `factor` times what it was built with."""
+        for group in self.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def moments(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What is remembered of a parameter between steps; empty before the first."""
+        for part in self.parts:
+            if parameter in part.state:
+                return {k: v for k, v in part.state[parameter].items() if isinstance(v, Tensor)}
+        return {}
+
+    def step(self) -> None:
+        """One step of every part."""
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self.parts:
+            part.zero_grad()
 
 
 def decay_groups(named: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, object]]:
@@ -48,5 +120,8 @@ def decay_groups(named: Iterable[tuple[str, Tensor]], weight_decay: float) -> li
     rest: list[Tensor] = []
     for name, parameter in named:
         (rest if parameter.dim() < 2 or name.endswith("cls_token") else decay).append(parameter)
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]

@@ -2,23 +2,23 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from pictura.config import load
 from pictura.layers.mlp import ACTIVATIONS, Activation
 from pictura.models.clip import CLIPConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
 
 State = Mapping[str, Tensor]
-Names = Mapping[str, str]
-"""Ours -> theirs; `{}` stands for the number of a block."""
+Json = Mapping[str, Any]
 
-OPTIONAL = frozenset({"logit_bias", "image.norm_pre.weight", "image.norm_pre.bias"})
 SCALARS = ("logit_scale", "logit_bias")
 
 
@@ -32,24 +32,36 @@ def blocks(ours: str, theirs: str, inside: Mapping[str, str]) -> dict[str, str]:
     return {f"{ours}.{{}}.{a}": f"{theirs}.{{}}.{b}" for a, b in inside.items()}
 
 
-def read(state: State, names: Names, whose: str, transposed: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Their state dict -> ours. ValueError names what is missing, and what a CLIP of two Transformers does not have."""
-    _require(state, {theirs for ours, theirs in names.items() if ours not in OPTIONAL}, whose)
-    ours = _renamed(state, {theirs: ours for ours, theirs in names.items()}, "a CLIP of a ViT and a text Transformer")
-    ours |= {name: ours[name].reshape(()) for name in SCALARS if name in ours}  # (1) where FSDP wrote it
-    ours |= {name: ours[name].T.contiguous() for name in transposed}
-    return ours | {"image.cls_token": ours["image.cls_token"][None, None], "image.pos_embed": ours["image.pos_embed"][None]}
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One project's layout. Of our names, it can do without the `optional` and has the `transposed` as [in out]."""
+
+    whose: str
+    names: Mapping[str, str]  # ours -> theirs; `{}` stands for the number of a block
+    optional: frozenset[str] = frozenset()
+    transposed: tuple[str, ...] = ()
+
+    def read(self, state: State) -> dict[str, Tensor]:
+        """Their state dict -> ours. ValueError names what is missing, and what our CLIP does not have."""
+        _require(state, [theirs for ours, theirs in self.names.items() if ours not in self.optional], self.whose)
+        names = {theirs: ours for ours, theirs in self.names.items()}
+        ours = _renamed(state, names, "our CLIP of a ViT and a text Transformer")
+        ours |= {name: ours[name].reshape(()) for name in SCALARS if name in ours}  # (1) where FSDP wrote it
+        ours |= {name: ours[name].T.contiguous() for name in self.transposed}
+        ours["image.cls_token"] = ours["image.cls_token"][None, None]
+        ours["image.pos_embed"] = ours["image.pos_embed"][None]
+        return ours
+
+    def write(self, state: State) -> dict[str, Tensor]:
+        """The inverse of `read`. ValueError names what has no place there, and what is needed there."""
+        _require(state, self.names.keys() - self.optional, self.whose)
+        shaped = dict(state) | {name: state[name].T.contiguous() for name in self.transposed}
+        shaped["image.cls_token"] = state["image.cls_token"][0, 0]
+        shaped["image.pos_embed"] = state["image.pos_embed"][0]
+        return _renamed(shaped, self.names, self.whose)
 
 
-def write(state: State, names: Names, whose: str, transposed: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Our state dict -> theirs, the inverse of `read`. ValueError names what has no place there, or is needed there."""
-    _require(state, set(names) - OPTIONAL, whose)
-    shaped = dict(state) | {name: state[name].T.contiguous() for name in transposed}
-    shaped |= {"image.cls_token": state["image.cls_token"][0, 0], "image.pos_embed": state["image.pos_embed"][0]}
-    return _renamed(shaped, names, whose)
-
-
-def _renamed(state: State, names: Names, whose: str) -> dict[str, Tensor]:
+def _renamed(state: State, names: Mapping[str, str], whose: str) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     strange: list[str] = []
     for name, tensor in state.items():
@@ -136,22 +148,22 @@ def _mlp_ratio(state: State, tower: str) -> float:
     return hidden / width
 
 
-def described(source: Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JSON object of a file, or the mapping that is given. ValueError, with the file, where it is none."""
+def from_json(source: Path | Json, translate: Callable[[Json], dict[str, Any]]) -> CLIPConfig:
+    """The configuration that `translate` makes of a JSON file, or of the object that it holds. Errors name the file."""
     if isinstance(source, Mapping):
-        return source
+        return load(CLIPConfig, translate(source))
     try:
         value = json.loads(source.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a JSON object, got {value!r:.80}")
+        return load(CLIPConfig, translate(value))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{source}: cannot be read as JSON ({getattr(error, 'strerror', None) or error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{source}: holds a {type(value).__name__}, not a JSON object")
-    return value
+        raise ValueError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def section(json: Mapping[str, Any], key: str, **defaults: Any) -> dict[str, Any]:
-    """The object under `key`, over `defaults`; absent and null are empty."""
+def section(json: Json, key: str, **defaults: Any) -> dict[str, Any]:
+    """The object under `key`, laid over `defaults`; absent and null are empty."""
     value = json.get(key) or {}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{key}: expected an object, got {value!r:.80}")
+        raise ValueError(f"{key}: expected a JSON object, got {value!r:.80}")
     return defaults | dict(value)

@@ -1,0 +1,28 @@
+"""A run that has been trained, for the tests that need one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import RETRIEVAL, tiny
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny run of 20 steps, finished; copy it before changing it. Its model is in `model`."""
+    from pictura.run import train
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(tiny(RETRIEVAL), folder)
+    return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that bits can be compared between this process and others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
