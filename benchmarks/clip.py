@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch and pictura arrive with the first case that runs, so 
     import torch
 
     from pictura.models.clip import CLIPConfig
-    from pictura.run import Prepared
+    from pictura.recipe import Prepared
 
 FOREVER = 1_000_000  # steps of the schedule: more than any run makes
 Step = Callable[[], "torch.Tensor"]
@@ -164,7 +164,7 @@ class TrainStep(ClipCase):
 @cache
 def demo() -> Prepared:
     """The demo's recipe, opened: its scenes, its tokenizer trained on their captions, its model."""
-    from pictura.run import prepare, read_recipe
+    from pictura.recipe import prepare, read_recipe
 
     recipe = read_recipe("demo")
     few = replace(recipe.data, count=20_000)  # enough for every word; a vocabulary learnt from a million takes minutes
@@ -194,9 +194,11 @@ class DemoStep(TrainStep):
         return demo_batch(self.batch)["image"]
 
     def recipe(self) -> dict[str, Any]:
+        from pictura.training.optimizers import AdamWConfig
+
         recipe = demo().recipe
         config = replace(recipe.training, steps=FOREVER, clip_norm=None, ema=None)
-        return {"config": config, "optimizer": recipe.optimizer}
+        return {"config": config, "optimizer": AdamWConfig()}  # as the peer's: the same work on both sides
 
 
 # The cases

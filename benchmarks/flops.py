@@ -21,6 +21,15 @@ def tower(n: int, width: int, depth: int, mlp_ratio: float, *, one_read: bool = 
     return (depth - 1) * block(n) + block(1 if one_read else n)
 
 
+def stem(c: Any) -> float:
+    """One picture through a convolutional stem: 3x3 of stride 2, each with twice the channels, then a linear map."""
+    total, ins, outs, side = 0.0, 3, c.stem.channels, c.image_size // 2
+    while side >= c.image_size // c.patch_size:
+        total += 2 * side * side * 9 * ins * outs
+        ins, outs, side = outs, 2 * outs, side // 2
+    return total + 2 * (c.image_size // c.patch_size) ** 2 * ins * c.width
+
+
 def image(config: Any, *, training: bool = False) -> float:
     """One picture through the image tower and its projection. config: a CLIPConfig with a ViT.
 
@@ -29,7 +38,7 @@ def image(config: Any, *, training: bool = False) -> float:
     c = config.image
     patches = (c.image_size // c.patch_size) ** 2
     class_token = c.pool == "class"
-    embed = 2 * patches * 3 * c.patch_size**2 * c.width
+    embed = 2 * patches * 3 * c.patch_size**2 * c.width if c.stem is None else stem(c)
     blocks = tower(patches + class_token, c.width, c.depth, c.mlp_ratio, one_read=class_token)
     rest = blocks + 2 * c.width * config.embed_dim
     return 2 * embed + 3 * rest if training else embed + rest

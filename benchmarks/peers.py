@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import torch
 
     from pictura.models.clip import CLIPConfig
+    from pictura.models.vit import ViTConfig
 
 AMP = "amp_bf16 (autocast over float32 weights, its default)"
 PURE = "pure_bf16 (weights and pictures bf16, inference_mode)"
@@ -28,12 +29,30 @@ def model(config: CLIPConfig) -> torch.nn.Module:
         layers=text.depth, mlp_ratio=text.mlp_ratio,
     )  # fmt: skip
     quick = image.activation == "quick_gelu"
-    return CLIP(config.embed_dim, vision_cfg, text_cfg, quick_gelu=quick, output_dict=True)
+    clip = CLIP(config.embed_dim, vision_cfg, text_cfg, quick_gelu=quick, output_dict=True)
+    if image.stem is not None:  # the demo's convolutions, which open_clip has no configuration for
+        clip.visual.conv1 = stem(image)
+    return clip
+
+
+def stem(image: ViTConfig) -> torch.nn.Module:
+    """Our stem in the place of open_clip's patch convolution: [b 3 y x] -> [b d gy gx]."""
+    from torch import nn
+
+    grid = image.image_size // image.patch_size
+    assert image.stem is not None
+
+    class Grid(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.transpose(1, 2).unflatten(2, (grid, grid))
+
+    return nn.Sequential(image.stem.build(image.patch_size, image.width), Grid())
 
 
 def holds(config: CLIPConfig) -> bool:
     """Whether open_clip's class can hold our weights: CLIP's published form, with a class token and `pre_norm`."""
-    return config.image.pool == "class" and config.image.pre_norm and not config.image.patch_bias
+    image = config.image
+    return image.pool == "class" and image.pre_norm and not image.patch_bias and image.stem is None
 
 
 def optimizer(of: torch.nn.Module) -> torch.optim.Optimizer:

@@ -168,7 +168,8 @@ def test_figures_are_written_between_the_markers(printed: tuple[Path, Path]) -> 
 def test_a_run_keeps_the_date_and_machine_of_its_first_stamp(printed: tuple[Path, Path]) -> None:
     readme, run = printed
     figures.write(readme, run)
-    run.write_text(json.dumps(json.loads(run.read_text()) | {"machine": "another", "date": "2025-02-03T04:05:06+00:00"}))
+    other = {"machine": "another", "date": "2025-02-03T04:05:06+00:00"}
+    run.write_text(json.dumps(json.loads(run.read_text()) | other))
     figures.write(readme, run)
     assert "on another; 3 February 2025." in readme.read_text()
     assert "old" not in readme.read_text()

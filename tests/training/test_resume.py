@@ -25,6 +25,7 @@ SETTINGS = {
         "training.ema=0.9",
         "training.precision=bf16",
         "training.micro_batch=8",
+        "optimizer.kind=muon",
     ),
 }
 

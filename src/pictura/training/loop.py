@@ -138,8 +138,8 @@ class Trainer:
                         raise NonFinite(self._non_finite(*next(filter(_lost, recent), recent[-1])))
                     now: dict[str, float] = {}
                     if last or self.step % config.log_every == 0:
-                        now |= self._measure(outcome)
-                        log.write(self.step, now | _speed(progress))
+                        now |= self._measure(outcome) | _speed(progress)
+                        log.write(self.step, now)
                     with progress.paused():
                         if evaluate and (last or (config.evaluate_every and self.step % config.evaluate_every == 0)):
                             found = self.evaluate(evaluate)

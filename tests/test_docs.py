@@ -1,0 +1,142 @@
+"""docs/: the reference is what the code says, links lead somewhere, and recipes, overrides and commands can be read."""
+
+import importlib.util
+import re
+import shlex
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from torch.distributed.run import get_args_parser
+
+from pictura.cli import parse
+from pictura.config import load
+from pictura.config.text import parse as parse_yaml
+from pictura.recipe import Recipe, recipe_names
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+LINKED = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DEMO = resources.files("pictura") / "recipes" / "demo.yaml"
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[Any]:
+    """Every block of a language, as a parameter named by its page."""
+    found = [(page, text) for page in PAGES for kind, text in BLOCK.findall(text_of(page)) if kind == language]
+    return [pytest.param(text, id=f"{page.stem}-{number}") for number, (page, text) in enumerate(found)]
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks."""
+    return BLOCK.sub("", text_of(page))
+
+
+def script() -> ModuleType:
+    """docs/write_reference.py, imported."""
+    spec = importlib.util.spec_from_file_location("write_reference", DOCS / "write_reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert text_of(DOCS / "reference.md") == script().reference(), "run python docs/write_reference.py"
+
+
+def test_the_reference_has_every_key_of_every_kind() -> None:
+    page = text_of(DOCS / "reference.md")
+    for kind in ("clip", "vit", "conv", "siglip", "table", "stream", "random_crop", "train", "adamw", "zeroshot"):
+        assert re.search(rf"^### .*, `kind: {kind}`$", page, re.MULTILINE), kind
+    training = page.partition("\n## training\n")[2].partition("\n## ")[0]
+    assert "| `steps` | int | **needed** |" in training
+    assert "| `precision` | `float32`, `bf16` | `bf16` |" in training
+    assert re.search(r"^- `freeze`: \w", training, re.MULTILINE), "the docstring's words on a key"
+
+
+def anchors(page: Path) -> set[str]:
+    """GitHub's names of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", text_of(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_the_map_shows_every_page() -> None:
+    shown = set(re.findall(r"\]\((\w+\.md)\)", text_of(DOCS / "index.md")))
+    assert shown | {"index.md"} == {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_a_recipe_can_be_read(text: str) -> None:
+    """A block with `training` and `data` is a recipe; any other is a part of one, laid over the demo's."""
+    part = parse_yaml(text)
+    whole = {"objectives", "data", "training"} <= part.keys()
+    load(Recipe, *([] if whole else [str(DEMO)]), part)
+
+
+def overrides() -> list[str]:
+    """Every `dotted.key=value` that stands in the text of a page."""
+    found = {word for page in (*PAGES, ROOT / "README.md") for word in re.findall(r"`([\w.]+=[^`\s]+)`", prose(page))}
+    return sorted(found - {"dotted.key=value"})
+
+
+@pytest.mark.parametrize("override", overrides())
+def test_an_override_in_the_text_can_be_read(override: str) -> None:
+    load(Recipe, str(DEMO), overrides=[override])
+
+
+def test_the_text_has_overrides() -> None:
+    assert len(overrides()) > 10, "the pattern finds them no more"
+
+
+@pytest.mark.parametrize("text", blocks("sh"))
+def test_a_command_can_be_read(text: str) -> None:
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["torchrun"]:
+            asked = get_args_parser().parse_args(words[1:])
+            assert (asked.module, asked.training_script) == (True, "pictura"), line
+            words = ["pictura", *asked.training_script_args]
+        assert words[0] == "pictura", line
+        if "-h" in words:
+            with pytest.raises(SystemExit, match="0"):
+                parse(words[1:])
+            continue
+        arguments = parse(words[1:])
+        recipe = getattr(arguments, "recipe", None) or getattr(arguments, "on", None) or "demo"
+        if recipe in recipe_names():
+            changes = getattr(arguments, "overrides", [])
+            load(Recipe, str(DEMO if recipe == "demo" else DEMO.parent / f"{recipe}.yaml"), overrides=changes)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_of_the_package_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(r"`(\w+/\w+\.py)`", prose(page)):
+        assert (ROOT / "src" / "pictura" / name).exists() or (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_the_rooms_are_those_that_there_are() -> None:
+    drawing = BLOCK.findall(text_of(DOCS / "design.md"))[0][1]
+    drawn = set(re.findall(r"\b(\w+)/", drawing))
+    package = ROOT / "src" / "pictura"
+    rooms = {path.name for path in package.iterdir() if any(path.glob("*.py")) or any(path.glob("*.yaml"))}
+    assert drawn == rooms
+    files = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    assert set(re.findall(r"\b\w+\.py", drawing)) == files
