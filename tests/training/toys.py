@@ -22,12 +22,20 @@ class Toy(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.image, self.text = nn.Linear(6, 4), nn.Linear(5, 4)
+        self.blocks = nn.ModuleList([nn.Linear(4, 4)])
         self.drop = nn.Dropout(dropout)
         self.logit_scale = nn.Parameter(torch.tensor(1.0))
         with torch.no_grad():
-            for tower in (self.image, self.text):
-                for parameter in tower.parameters():
+            for part in (self.image, self.text, self.blocks):
+                for parameter in part.parameters():
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) / 2)
+
+    def look(self, image: Tensor) -> Tensor:
+        x = self.image(image)
+        for block in self.blocks:
+            x = x + block(x)
+        out: Tensor = self.drop(x)
+        return out
 
 
 class Match(Objective):
@@ -40,7 +48,7 @@ class Match(Objective):
         assert isinstance(model, Toy)
         dtype = model.image.weight.dtype
         return {
-            "image": F.normalize(model.drop(model.image(batch["image"].to(dtype))).float(), dim=1),
+            "image": F.normalize(model.look(batch["image"].to(dtype)).float(), dim=1),
             "text": F.normalize(model.text(batch["text"].to(dtype)).float(), dim=1),
             "index": batch["index"],
         }

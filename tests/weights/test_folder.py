@@ -23,7 +23,7 @@ Make = Callable[..., CLIP]
 
 @dataclass(frozen=True, kw_only=True)
 class RamConfig(ModelConfig):
-    """A model with tables that are computed, beside what is stored; without a `kind`, so that no other test finds it."""
+    """A model with tables that are computed, beside what is stored; with no `kind`, so that no other test finds it."""
 
     rows: int = 3
 

@@ -161,9 +161,9 @@ def test_what_does_not_fit_is_named(make: Make) -> None:
 def test_a_resnet_is_refused() -> None:
     with undrawn():
         peer = open_clip.CLIP(**open_clip.get_model_config("RN50"))
-    with pytest.raises(ValueError, match="a ViT needs visual.class_embedding"):
+    with pytest.raises(ValueError, match=r"a ViT needs visual.class_embedding"):
         to_pictura(peer.state_dict())
-    with pytest.raises(ValueError, match="image.depth: expected int, got"):
+    with pytest.raises(ValueError, match=r"image.depth: expected int, got"):
         config_from_json(open_clip.get_model_config("RN50"))
 
 
@@ -249,5 +249,5 @@ def test_json_that_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:
 
 
 def test_json_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no.json: No such file"):
+    with pytest.raises(ValueError, match=r"no.json: No such file"):
         config_from_json(tmp_path / "no.json")

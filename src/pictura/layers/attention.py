@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pictura.layers.linear import Linear, linear
+
 # On a CPU the fused kernel's backward is 3 to 5 times slower than two plain matrix products while the scores fit in
 # cache; beyond this many keys its lower memory wins. See `python -m benchmarks clip_train_step`.
 EXPLICIT_BELOW = 600
@@ -17,7 +19,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tenso
 
     `causal` lets position i see keys up to i (m == n); `mask`, [b 1 m n] bool, is True where a key may be seen.
     """
-    if q.device.type != "cpu" or k.shape[2] >= EXPLICIT_BELOW:
+    if q.device.type != "cpu" or k.shape[2] >= EXPLICIT_BELOW or not (torch.is_grad_enabled() and q.requires_grad):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if causal:
@@ -41,8 +43,8 @@ class Attention(nn.Module):
             fit = next(h for h in range(heads, 0, -1) if width % h == 0)
             raise ValueError(f"heads: {heads} does not divide width {width}; try {fit}")
         self.heads, self.causal = heads, causal
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,8 +61,8 @@ class Attention(nn.Module):
         w_q, w_kv = self.qkv.weight.split([d, 2 * d])
         b_q, b_kv = self.qkv.bias.split([d, 2 * d])
         one = x[torch.arange(b, device=x.device), at].unsqueeze(1)
-        q = F.linear(one, w_q, b_q).view(b, 1, self.heads, -1).transpose(1, 2)
-        k, v = F.linear(x, w_kv, b_kv).view(b, n, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q = linear(one, w_q, b_q).view(b, 1, self.heads, -1).transpose(1, 2)
+        k, v = linear(x, w_kv, b_kv).view(b, n, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         mask = None
         if self.causal:
             mask = (torch.arange(n, device=x.device) <= at[:, None])[:, None, None, :]

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pictura.layers.linear import Linear
+
 Activation = Literal["gelu", "quick_gelu"]
 
 
@@ -23,11 +25,13 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden: int, activation: Activation = "gelu", dropout: float = 0.0) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
+        self.fc1 = Linear(width, hidden)
         self.act = ACTIVATIONS[activation]()
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.dropout(self.fc2(self.dropout(self.act(self.fc1(x)))))
+        exact = isinstance(self.act, nn.GELU)
+        x = self.fc1(x, gelu=exact)
+        out: Tensor = self.dropout(self.fc2(self.dropout(x if exact else self.act(x))))
         return out

@@ -1,8 +1,9 @@
 """Pictures to patch tokens (ViT, equation 1), and patch dropout (FLIP, Li et al. 2022, section 3)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pictura.layers.linear import linear
 
 
 def patchify(image: Tensor, patch: int) -> Tensor:
@@ -27,7 +28,7 @@ class PatchEmbed(nn.Module):
         self.proj.reset_parameters()
 
     def forward(self, image: Tensor) -> Tensor:
-        return F.linear(patchify(image, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)
+        return linear(patchify(image, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)
 
 
 def drop_patches(x: Tensor, rate: float) -> Tensor:

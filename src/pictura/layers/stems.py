@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pictura.config import Config
+from pictura.layers.linear import Linear
 from pictura.layers.patches import PatchEmbed
 
 
@@ -35,7 +36,7 @@ class PatchStemConfig(StemConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvStemConfig(StemConfig):
-    """3x3 convolutions of stride 2, then a linear map (Xiao et al., Early Convolutions Help Transformers See Better, 2021).
+    """3x3 convolutions of stride 2, then a linear map (Xiao et al., Early Convolutions Help Transformers, 2021).
 
     It sees edges that cross patches, so it learns shapes from far fewer pictures than a linear map. The first
     convolution has `channels`, each further one twice as many. Normalised by groups of 16 channels, not over the batch
@@ -63,7 +64,7 @@ class ConvStem(nn.Module):
         convs = [nn.Conv2d(i, o, 3, 2, 1, bias=False) for i, o in zip(ins, outs, strict=True)]
         self.norms = nn.ModuleList(nn.GroupNorm(max(1, o // 16), o) for o in outs)
         self.act = nn.GELU()
-        self.proj = nn.Linear(outs[-1], width)
+        self.proj = Linear(outs[-1], width)
         self.convs = nn.ModuleList(convs)
         for conv in convs:  # keeps the variance through rectified convolutions (He et al. 2015)
             nn.init.kaiming_normal_(conv.weight)

@@ -84,11 +84,12 @@ class CLIP(nn.Module):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """image: [b 3 y x], uint8 RGB as decoded, or floating and already normalised -> [b e]."""
-        if image.dtype == torch.uint8:
-            mean = torch.tensor(self.config.mean, device=image.device).view(3, 1, 1) * 255
-            std = torch.tensor(self.config.std, device=image.device).view(3, 1, 1) * 255
-            image = (image - mean) / std
-        out: Tensor = self.image_projection(self.image(image.to(self.image_projection.weight.dtype)))
+        dtype = self.image_projection.weight.dtype
+        if image.dtype == torch.uint8:  # bf16 holds 0 … 255 exactly
+            mean = torch.tensor(self.config.mean, device=image.device, dtype=dtype).view(3, 1, 1) * 255
+            std = torch.tensor(self.config.std, device=image.device, dtype=dtype).view(3, 1, 1) * 255
+            image = image.to(dtype).sub_(mean).div_(std)
+        out: Tensor = self.image_projection(self.image(image.to(dtype)))
         return out
 
     def encode_text(self, text: Tensor) -> Tensor:

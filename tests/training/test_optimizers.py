@@ -1,0 +1,118 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pictura.config import load
+from pictura.models.clip import CLIPConfig
+from pictura.models.text import TextTransformerConfig
+from pictura.models.vit import ViTConfig
+from pictura.training.optimizers import AdamWConfig, MuonConfig, OptimizerConfig, Together, decay_groups
+
+CONFIGS = [AdamWConfig(lr=0.1), MuonConfig(lr=0.1)]
+
+
+def clip() -> nn.Module:
+    image = ViTConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2, pre_norm=True)
+    text = TextTransformerConfig(vocab_size=20, context_length=6, width=16, depth=1, heads=2)
+    return CLIPConfig(image=image, text=text, embed_dim=8, logit_bias=-10.0).build()
+
+
+def named(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"image.blocks.0.proj.weight": (6, 4), "image.blocks.0.proj.bias": (6,), "head.weight": (4, 3), "scale": ()}
+    return {n: torch.randn(shape, generator=generator).requires_grad_() for n, shape in shapes.items()}
+
+
+def test_what_decays_is_what_open_clip_lets_decay() -> None:
+    """open_clip's `training/main.py`: no decay where ndim < 2, or "bn", "ln", "bias" or "logit_scale" is in the name.
+    Of the same parameters under its names, the class token, [d] there and [1 1 d] here, does not decay either."""
+    parameters = dict(clip().named_parameters())
+    decay, rest = (group["params"] for group in decay_groups(parameters.items(), 0.2))
+    names = {id(p): name for name, p in parameters.items()}
+    assert isinstance(decay, list) and isinstance(rest, list)
+    assert {names[id(p)] for p in decay} == {
+        *("image.patch_embed.proj.weight", "image.pos_embed", "text.token_embedding.weight", "text.pos_embed"),
+        *("image_projection.weight", "text_projection.weight"),
+        *(
+            f"{tower}.blocks.0.{part}.weight"
+            for tower in ("image", "text")
+            for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+        ),
+    }
+    assert {"image.cls_token", "logit_scale", "logit_bias", "text.norm.weight"} <= {names[id(p)] for p in rest}
+    assert len(decay) + len(rest) == len(parameters)
+
+
+def test_adamw_is_torch_s() -> None:
+    ours, theirs = named(), named()
+    optimizer = AdamWConfig(lr=0.1, weight_decay=0.3, betas=(0.8, 0.9), eps=1e-4).build(ours.items())
+    decayed = [theirs["image.blocks.0.proj.weight"], theirs["head.weight"]]
+    rest = [theirs["image.blocks.0.proj.bias"], theirs["scale"]]
+    groups = [{"params": decayed, "weight_decay": 0.3}, {"params": rest, "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, lr=0.1, betas=(0.8, 0.9), eps=1e-4)
+    for step in range(5):
+        for a, b, g in zip(ours.values(), theirs.values(), named(step + 1).values(), strict=True):
+            a.grad, b.grad = g.detach().clone(), g.detach().clone()
+        optimizer.step()
+        reference.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_muon_turns_the_matrices_of_blocks_only() -> None:
+    """Its update has the singular values of a rotation, scaled; Newton and Schulz bring them to between 0.7 and 1.2."""
+    given = named()
+    before = {name: p.detach().clone() for name, p in given.items()}
+    optimizer = MuonConfig(lr=0.1, weight_decay=0.0, momentum=0.0).build(given.items())
+    for p in given.values():
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
+    optimizer.step()
+    step = {name: before[name] - p.detach() for name, p in given.items()}
+    values = torch.linalg.svdvals(step["image.blocks.0.proj.weight"]) / (0.1 * 0.2 * 6**0.5)
+    assert 0.6 < float(values.min()) and float(values.max()) < 1.3
+    torch.testing.assert_close(step["head.weight"].abs(), torch.full((4, 3), 0.1), rtol=1e-3, atol=1e-5)  # Adam's first
+
+
+def test_muon_without_blocks() -> None:
+    with pytest.raises(ValueError, match="optimizer muon: the model has no matrices in Transformer blocks; use adamw"):
+        MuonConfig().build([("head.weight", torch.zeros(2, 2, requires_grad=True))])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_schedule_sets_every_rate_to_its_share(config: AdamWConfig) -> None:
+    optimizer = config.build(named().items())
+    for factor in (0.5, 0.25, 1.0):
+        optimizer.schedule(factor)
+        assert {group["lr"] for group in optimizer.param_groups} == {0.1 * factor}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_what_it_remembers_of_each_parameter(config: AdamWConfig) -> None:
+    given = named()
+    optimizer = config.build(given.items())
+    assert all(optimizer.moments(p) == {} for p in given.values())
+    for p in given.values():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in given.values())
+    for name, p in given.items():
+        held = optimizer.moments(p)
+        assert held, name
+        assert all(value.shape in (p.shape, ()) for value in held.values())
+        next(iter(held.values())).zero_()  # they are the optimiser's own, so that a checkpoint can fill them
+        assert all(float(next(iter(optimizer.moments(p).values())).abs().sum()) == 0 for _ in range(1))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_rate_that_is_no_rate(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"^lr: -1\.0 must be above zero$"):
+        load(OptimizerConfig, {"kind": kind, "lr": -1})
+
+
+def test_parts_step_together() -> None:
+    a, b = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+    both = Together(torch.optim.SGD([a], lr=1.0), torch.optim.SGD([b], lr=2.0))
+    both.schedule(0.5)
+    a.grad = b.grad = torch.ones(1)
+    both.step()
+    assert (float(a), float(b)) == (0.5, 0.0)

@@ -1,0 +1,107 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pictura.training.precision import Masters
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    toy = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+    toy.scale = nn.Parameter(torch.tensor(0.3))
+    return toy
+
+
+def step(toy: nn.Module, masters: Masters, optimizer: torch.optim.Optimizer, x: Tensor) -> float:
+    out = toy(x.to(toy[0].weight.dtype)).float() * toy.scale  # type: ignore[index]
+    loss = (out**2).mean()
+    loss.backward()
+    masters.collect()
+    optimizer.step()
+    optimizer.zero_grad()
+    masters.publish()
+    return float(loss)
+
+
+def test_in_float32_the_parameters_are_their_own_masters() -> None:
+    toy = model()
+    masters = Masters(toy)
+    assert {name: id(p) for name, p in toy.named_parameters()} == {name: id(p) for name, p in masters.masters.items()}
+    masters.collect()
+    masters.publish()
+
+
+def test_in_bf16_weights_are_halved_and_numbers_without_a_shape_are_not() -> None:
+    toy = model()
+    before = {name: p.detach().clone() for name, p in toy.named_parameters()}
+    masters = Masters(toy, torch.bfloat16)
+    assert {p.dtype for p in toy.parameters() if p.dim()} == {torch.bfloat16}
+    assert toy.scale.dtype == torch.float32
+    assert all(torch.equal(masters.masters[name], p) for name, p in before.items()), "masters keep every bit"
+    assert masters.masters["scale"] is toy.scale
+
+
+def test_steps_too_small_for_bf16_add_up() -> None:
+    toy = model()
+    with torch.no_grad():
+        toy[0].weight.fill_(1.0)
+    masters = Masters(toy, torch.bfloat16)
+    optimizer = torch.optim.SGD([p for _, p in masters.trainable()], lr=1.0)
+    for _ in range(64):
+        for p in toy.parameters():
+            p.grad = torch.full_like(p, 2**-10)
+        masters.collect()
+        optimizer.step()
+        masters.publish()
+    torch.testing.assert_close(masters.masters["0.weight"].detach(), torch.full((8, 8), 1 - 64 * 2**-10), rtol=0, atol=0)
+    torch.testing.assert_close(toy[0].weight.detach(), torch.full((8, 8), 0.9375, dtype=torch.bfloat16), rtol=0, atol=0)
+    assert torch.ones((), dtype=torch.bfloat16) - 2**-10 == 1.0, "in bf16 none of those steps is seen"
+
+
+def test_close_to_float32() -> None:
+    losses = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        toy = model()
+        masters = Masters(toy, dtype)
+        optimizer = torch.optim.Adam([p for _, p in masters.trainable()], lr=1e-2)
+        x = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
+        losses[dtype] = [step(toy, masters, optimizer, x) for _ in range(20)]
+    torch.testing.assert_close(losses[torch.bfloat16], losses[torch.float32], rtol=0.05, atol=1e-4)
+    assert losses[torch.bfloat16][-1] < losses[torch.bfloat16][0] / 2
+
+
+def test_gradients_go_to_the_masters_and_leave_the_module() -> None:
+    toy = model()
+    masters = Masters(toy, torch.bfloat16)
+    toy[0](torch.ones(2, 8, dtype=torch.bfloat16)).sum().backward()
+    masters.collect()
+    assert all(p.grad is None for p in toy.parameters())
+    grads = {name: m.grad for name, m in masters.trainable()}
+    assert {name for name, grad in grads.items() if grad is not None} == {"0.weight", "0.bias"}
+    assert grads["0.weight"] is not None and grads["0.weight"].dtype == torch.float32
+    toy[1](torch.ones(2, 8, dtype=torch.bfloat16)).sum().backward()
+    masters.collect()
+    assert masters.masters["0.weight"].grad is None, "no gradient of an earlier step stays"
+
+
+def test_what_is_locked_is_not_to_be_trained() -> None:
+    toy = model()
+    toy[0].requires_grad_(False)
+    masters = Masters(toy, torch.bfloat16)
+    assert [name for name, _ in masters.trainable()] == ["scale", "1.weight", "1.bias"]
+    assert "0.weight" in masters.masters, "but it is saved"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_finite(dtype: torch.dtype, bad: float) -> None:
+    masters = Masters(model(), dtype)
+    assert masters.finite()
+    for name in ("scale", "1.weight"):
+        tensor = masters.masters[name].detach().view(-1)
+        kept = float(tensor[-1])
+        tensor[-1] = bad
+        assert not masters.finite()
+        tensor[-1] = kept
+    masters.masters["0.weight"].detach().fill_(3e38)
+    assert masters.finite(), "large is not lost, though its square is"
