@@ -103,10 +103,10 @@ def test_every_block_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
                 assert capsys.readouterr().err == answer
         else:
             assert language == "text", f"no test knows what to do with a block of {language}"
-    assert {path.name for path in (folder / "runs/photos").iterdir()} >= {"model", "report.html", "metrics.jsonl"}
+    assert {path.name for path in (folder / "runs/mine").iterdir()} >= {"model", "report.html", "metrics.jsonl"}
     assert (folder / "report.html").is_file()
     assert np.load("pictures.npy").shape == (8, 16)
-    assert json.loads(Path("runs/photos/results.json").read_text())["step"] == 6, "resumed, and trained longer"
+    assert json.loads(Path("runs/mine/results.json").read_text())["step"] == 6, "resumed, and trained longer"
 
 
 def test_the_blocks_are_of_the_kinds_that_run() -> None:

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -27,7 +28,7 @@ def test_a_clip_by_hand() -> None:
     towers = 2 * sum(length * per_token + 2 * 2 * length * length * d for length in (n, t))
     projections = 2 * d * 16 * 2 + 2 * n * (3 * 8 * 8) * d
     whole = 3 * (towers + projections)
-    assert 0.75 * whole < count_flops(prepared.task, given) < 1.1 * whole, "less: the last text block computes one token"
+    assert 0.6 * whole < count_flops(prepared.task, given) < whole, "the last text block computes one token only"
 
 
 def test_it_leaves_no_trace() -> None:
@@ -43,6 +44,7 @@ def test_it_leaves_no_trace() -> None:
     assert all(p.grad is None for p in toy.parameters())
 
 
+@pytest.mark.filterwarnings("default")
 def test_nothing_is_compiled_for_it() -> None:
     graphs: list[object] = []
 

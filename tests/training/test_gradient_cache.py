@@ -58,7 +58,9 @@ def test_both_times_the_same_dropout_and_at_most_so_many_at_once() -> None:
         assert not first["match/image"].requires_grad
         assert again["match/image"].requires_grad
         torch.testing.assert_close(first, again, rtol=0, atol=0)
-    assert not torch.equal(toy.seen[0]["match/image"], watched(0.0).embed({k: v[:3] for k, v in batch(0).items()})["match/image"])
+    assert not torch.equal(
+        toy.seen[0]["match/image"], watched(0.0).embed({k: v[:3] for k, v in batch(0).items()})["match/image"]
+    )
 
 
 def test_with_dropout_it_is_the_gradient_of_what_was_drawn() -> None:
@@ -102,5 +104,7 @@ def test_batch_norm_is_refused_by_name(norm: nn.Module) -> None:
     toy = task()
     check_cacheable(toy)
     toy.model.get_submodule("blocks").append(norm)  # type: ignore[operator]
-    with pytest.raises(ValueError, match=r"training\.micro_batch: model\.blocks\.1 is batch norm.*leave micro_batch out"):
+    with pytest.raises(
+        ValueError, match=r"training\.micro_batch: model\.blocks\.1 is batch norm.*leave micro_batch out"
+    ):
         check_cacheable(toy)

@@ -19,7 +19,12 @@ def clip() -> nn.Module:
 
 def named(seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"image.blocks.0.proj.weight": (6, 4), "image.blocks.0.proj.bias": (6,), "head.weight": (4, 3), "scale": ()}
+    shapes = {
+        "image.blocks.0.proj.weight": (6, 4),
+        "image.blocks.0.proj.bias": (6,),
+        "head.weight": (4, 3),
+        "scale": (),
+    }
     return {n: torch.randn(shape, generator=generator).requires_grad_() for n, shape in shapes.items()}
 
 

@@ -20,7 +20,7 @@ def step(toy: nn.Module, masters: Masters, optimizer: torch.optim.Optimizer, x: 
     optimizer.step()
     optimizer.zero_grad()
     masters.publish()
-    return float(loss)
+    return float(loss.detach())
 
 
 def test_in_float32_the_parameters_are_their_own_masters() -> None:
@@ -53,7 +53,9 @@ def test_steps_too_small_for_bf16_add_up() -> None:
         masters.collect()
         optimizer.step()
         masters.publish()
-    torch.testing.assert_close(masters.masters["0.weight"].detach(), torch.full((8, 8), 1 - 64 * 2**-10), rtol=0, atol=0)
+    torch.testing.assert_close(
+        masters.masters["0.weight"].detach(), torch.full((8, 8), 1 - 64 * 2**-10), rtol=0, atol=0
+    )
     torch.testing.assert_close(toy[0].weight.detach(), torch.full((8, 8), 0.9375, dtype=torch.bfloat16), rtol=0, atol=0)
     assert torch.ones((), dtype=torch.bfloat16) - 2**-10 == 1.0, "in bf16 none of those steps is seen"
 

@@ -119,7 +119,9 @@ def test_asked_to_stop(
     assert main(["train", str(write_tiny(tmp_path, RETRIEVAL)), "--out", str(run)]) == code
     monkeypatch.undo()
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith(f"stopped by {number.name} at step 7, checkpoint saved; go on with: pictura train --resume {run}")
+    assert last.endswith(
+        f"stopped by {number.name} at step 7, checkpoint saved; go on with: pictura train --resume {run}"
+    )
     assert list(losses(run)) == list(range(1, 8))
     assert not (run / "model").exists()
     assert main(["train", "--resume", str(run)]) == 0

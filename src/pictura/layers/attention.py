@@ -39,8 +39,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, *, causal: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
-        if width % heads:
-            fit = next(h for h in range(heads, 0, -1) if width % h == 0)
+        if heads < 1 or width % heads:
+            fit = next(h for h in range(max(1, heads), 0, -1) if width % h == 0)
             raise ValueError(f"heads: {heads} does not divide width {width}; try {fit}")
         self.heads, self.causal = heads, causal
         self.qkv = Linear(width, 3 * width)

@@ -26,7 +26,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
     if not quick or torch.compiler.is_compiling():
         out = F.linear(x, weight, bias)
         return F.gelu(out) if gelu else out
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    wanted = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    if torch.is_grad_enabled() and wanted:
         out = _Linear.apply(x, weight, bias)
         return F.gelu(out) if gelu else out
     return _fused(x, weight, bias, "gelu" if gelu else "none")

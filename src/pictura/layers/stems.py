@@ -63,7 +63,6 @@ class ConvStem(nn.Module):
         ins = [3, *outs[:-1]]
         convs = [nn.Conv2d(i, o, 3, 2, 1, bias=False) for i, o in zip(ins, outs, strict=True)]
         self.norms = nn.ModuleList(nn.GroupNorm(max(1, o // 16), o) for o in outs)
-        self.act = nn.GELU()
         self.proj = Linear(outs[-1], width)
         self.convs = nn.ModuleList(convs)
         for conv in convs:  # keeps the variance through rectified convolutions (He et al. 2015)
@@ -71,6 +70,6 @@ class ConvStem(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            image = self.act(norm(conv(image)))
+            image = norm(conv(image)).relu()
         out: Tensor = self.proj(image.flatten(2).transpose(1, 2))
         return out

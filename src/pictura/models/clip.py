@@ -58,6 +58,22 @@ class CLIPConfig(ModelConfig):
         return CLIP(self)
 
 
+def normalise(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """image: [b c y x], uint8 -> (image / 255 - mean) / std, float32; mean, std: of each channel.
+
+    Pictures often lie in memory as [b y x c]. A row of such a picture is taken as one axis: three channels alone are
+    too few for the machine's vector unit.
+    """
+    shift, spread = (torch.tensor(v, device=image.device) for v in (mean, std))
+    shift, scale = -shift / spread, 1 / (255 * spread)
+    rows = image.movedim(1, -1)
+    if not rows.is_contiguous():
+        return torch.addcmul(shift.view(-1, 1, 1), image.float(), scale.view(-1, 1, 1))
+    b, y, x, c = rows.shape
+    out = torch.addcmul(shift.repeat(x), rows.view(b, y, x * c).float(), scale.repeat(x))
+    return out.view(b, y, x, c).movedim(-1, 1)
+
+
 class CLIP(nn.Module):
     """`encode_image([b 3 y x])` and `encode_text([b t])` -> [b e], not yet of unit length."""
 
@@ -85,10 +101,8 @@ class CLIP(nn.Module):
     def encode_image(self, image: Tensor) -> Tensor:
         """image: [b 3 y x], uint8 RGB as decoded, or floating and already normalised -> [b e]."""
         dtype = self.image_projection.weight.dtype
-        if image.dtype == torch.uint8:  # bf16 holds 0 … 255 exactly
-            mean = torch.tensor(self.config.mean, device=image.device, dtype=dtype).view(3, 1, 1) * 255
-            std = torch.tensor(self.config.std, device=image.device, dtype=dtype).view(3, 1, 1) * 255
-            image = image.to(dtype).sub_(mean).div_(std)
+        if image.dtype == torch.uint8:
+            image = normalise(image, self.config.mean, self.config.std)
         out: Tensor = self.image_projection(self.image(image.to(dtype)))
         return out
 

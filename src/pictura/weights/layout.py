@@ -67,7 +67,7 @@ def _renamed(state: State, names: Mapping[str, str], whose: str) -> dict[str, Te
     for name, tensor in state.items():
         number = re.search(r"(?<=\.)\d+(?=\.)", name)
         new = names.get(name[: number.start()] + "{}" + name[number.end() :] if number else name)
-        if new is None:
+        if new is None or (number is None and "{}" in new):
             strange.append(name)
         else:
             out[new.format(number and number.group())] = tensor
