@@ -195,7 +195,9 @@ def train(a: argparse.Namespace) -> Answer:
     if a.resume is not None:
         overrides = [a.recipe, *a.overrides] if a.recipe else a.overrides
         if odd := [word for word in overrides if "=" not in word]:
-            raise ValueError(f"--resume goes on with a run's own recipe: {odd[0]} is too much, only key=value may follow")
+            raise ValueError(
+                f"--resume goes on with a run's own recipe: {odd[0]} is too much, only key=value may follow"
+            )
         if a.out is not None:
             raise ValueError("--resume goes on in the run's own folder; leave --out out")
         return json_ready(run.resume(a.resume, overrides, say=say))
@@ -208,6 +210,8 @@ def train(a: argparse.Namespace) -> Answer:
 def evaluate(a: argparse.Namespace) -> Answer:
     from pictura import run
 
+    if a.report:
+        check_place("--report", a.report)
     metrics = run.evaluate(a.model, run.read_recipe(a.on, a.overrides), a.report)
     show(a, str(a.model), [(name, f"{value:.4f}") for name, value in metrics.items()])
     if a.report:
@@ -239,6 +243,7 @@ def embed(a: argparse.Namespace) -> Answer:
 
     if bool(a.images) == bool(a.texts):
         raise ValueError("give picture files, or --texts FILE: one of the two")
+    check_place("--out", a.out)
     given = read_lines(a.texts) if a.texts else pictures(a.images)
     model = run.load(a.model)
     with run.watched(model.embedder):
@@ -298,6 +303,13 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
             raise ValueError(f"{path}: there is no picture in this folder")
         found += some
     return found
+
+
+def check_place(option: str, path: Path) -> None:
+    """ValueError where a file cannot be written later, before hours are spent on what goes into it."""
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        wrong = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise ValueError(f"{option} {path}: {wrong}; give the path of a file in a folder that is there")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -50,8 +50,8 @@ def train(recipe: Recipe, folder: Path, *, say: Say = logger.info) -> dict[str, 
     with processes() as ranks:
         on_main(lambda: claim(folder))
         prepared = prepare(recipe, rank=ranks.rank, world=ranks.world)
-        on_main(lambda: begin(folder, prepared))
         trainer = trainer_of(prepared, folder, ranks.device)
+        on_main(lambda: begin(folder, prepared))
         metrics = go(prepared, trainer)
         return finish(prepared, trainer, metrics, say, f" in {(time.time() - began) / 60:.1f} minutes")
 

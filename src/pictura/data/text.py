@@ -116,7 +116,7 @@ class Tokenizer:
         whole = tokenizers.Tokenizer.from_str(self._rust.to_str())
         whole.enable_truncation(self.context_length)
         whole.enable_padding(pad_id=0, pad_token=whole.id_to_token(0) or "")
-        whole.save(str(tokenizer_json(path)), pretty=False)
+        tokenizer_json(path).write_text(whole.to_str(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":

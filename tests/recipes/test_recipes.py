@@ -1,0 +1,72 @@
+"""Every recipe in the package: read, built as large as it is, and trained for twenty steps as small as it can be."""
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pictura.config import load, to_dict
+from pictura.data.scenes import ScenesConfig
+from pictura.facts import forward_flops
+from pictura.recipe import Recipe, prepare, read_recipe, recipe_names
+from pictura.run import go, trainer_of
+from pictura.training.metrics import read_metrics
+from pictura.weights.folder import empty
+
+SMALL = {"width": 32, "depth": 2, "heads": 2, "embed_dim": 16, "channels": 4}
+
+
+def shrunk(config: Any) -> Any:
+    """A configuration with everything in it that has a size made small."""
+    changes = {f.name: shrunk(getattr(config, f.name)) for f in fields(config) if is_dataclass(getattr(config, f.name))}
+    changes |= {name: small for name, small in SMALL.items() if hasattr(config, name)}
+    return replace(config, **changes)
+
+
+def toy(name: str) -> Recipe:
+    """The recipe at toy size, on scenes of its pictures' size where its own data is not on every machine."""
+    recipe = read_recipe(name)
+    assert recipe.model is not None
+    size = recipe.view.image_size
+    data = recipe.data if isinstance(recipe.data, ScenesConfig) else ScenesConfig(image_size=size, objects=(1, 2))
+    training = replace(recipe.training, steps=20, save_every=20, log_every=1, compile=False, micro_batch=None)
+    return replace(
+        recipe,
+        model=shrunk(recipe.model),
+        data=replace(data, count=1000),
+        tokenizer=load(type(recipe.tokenizer), to_dict(recipe.tokenizer) | {"max_captions": 500}),
+        loader=replace(recipe.loader, batch_size=32, workers=0),
+        schedule=replace(recipe.schedule, warmup=5),
+        training=training,
+        evaluation={},
+    )
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_it_says_what_it_is_for(name: str) -> None:
+    assert 20 < len(read_recipe(name).about) < 400
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_it_is_built_and_computes_as_large_as_it_is(name: str) -> None:
+    """Without memory: every shape fits every other."""
+    model = read_recipe(name).model
+    assert model is not None
+    assert forward_flops(empty(model), model) > 0
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_it_is_written_out_and_read_back(name: str) -> None:
+    recipe = read_recipe(name)
+    assert load(Recipe, to_dict(recipe)) == recipe
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_twenty_steps(name: str, tmp_path: Path) -> None:
+    prepared = prepare(toy(name))
+    go(prepared, trainer_of(prepared, tmp_path, torch.device("cpu")))
+    losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert len(losses) == 20
+    assert sum(losses[-5:]) < sum(losses[:5]), losses

@@ -1,0 +1,241 @@
+"""From a recipe to a model folder, in Python, and in several processes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import pictura
+from pictura import run
+from pictura.config import load, to_yaml
+from pictura.data.scenes import ScenesConfig
+from pictura.facts import number
+from pictura.models.clip import CLIPConfig
+from pictura.recipe import Recipe, givers, prepare, read_recipe
+from pictura.training.progress import Progress
+from tests.tiny import RETRIEVAL, environment, losses, tiny, write_tiny
+
+# What a run leaves
+
+
+def test_the_folder_of_a_run(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir() if not path.name.startswith("events.out.tfevents")} == {
+        *("config.yaml", "tokenizer.json", "metrics.jsonl", "checkpoints", "model", "report.html", "results.json")
+    }
+    recipe = load(Recipe, trained / "config.yaml")
+    wanted = prepare(tiny(RETRIEVAL)).recipe
+    assert recipe == wanted, "the resolved recipe, with the vocabulary that the tokenizer has"
+    assert isinstance(recipe.model, CLIPConfig)
+    assert recipe.model.text.vocab_size < 600 or recipe.model.text.end_token is not None
+    results = json.loads((trained / "results.json").read_text())
+    assert results["step"] == 20
+    assert {"loss", "retrieval/text_to_image/R@1", "samples_per_second"} <= results.keys()
+
+
+def test_the_model_classifies(trained: Path, tmp_path: Path) -> None:
+    model = pictura.load(trained / "model")
+    image = ScenesConfig(count=1, image_size=16).build()[0]["image"]
+    assert isinstance(image, np.ndarray)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    given: list[Any] = [image, str(tmp_path / "a.png"), tmp_path / "a.png", Image.fromarray(image)]
+    answers = model.classify([*given, (tmp_path / "a.png").read_bytes()], ["red star", "blue ring", "grey cross"])
+    assert len(answers) == 5
+    for answer in answers:
+        assert list(answer) == ["red star", "blue ring", "grey cross"]
+        assert sum(answer.values()) == pytest.approx(1)
+        assert answer == pytest.approx(answers[0])
+    # and by hand
+    vectors = model.embed_images(given[:1]) @ model.embed_texts(list(answers[0])).T
+    scaled = np.exp(vectors[0] * np.exp(model.model.logit_scale.item()))
+    np.testing.assert_allclose(list(answers[0].values()), scaled / scaled.sum(), rtol=1e-4)
+    assert model.classify(given[:1], ["star", "ring"], templates=("a {}", "the {}"))[0].keys() == {"star", "ring"}
+
+
+def test_a_run_is_a_function_of_its_recipe(trained: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1234)
+    run.train(tiny(RETRIEVAL), tmp_path / "again")
+    assert losses(tmp_path / "again") == losses(trained)
+    run.train(tiny(RETRIEVAL, "seed=1"), tmp_path / "other")
+    assert losses(tmp_path / "other") != losses(trained)
+
+
+# Beginning with a model that is there
+
+
+def test_it_begins_with_the_weights_and_the_tokenizer_of_another(trained: Path) -> None:
+    prepared = prepare(tiny(f"initial={trained / 'model'}", "model=null", "tokenizer=null", "seed=5"))
+    stored = load_file(trained / "model" / "model.safetensors")
+    for name, tensor in prepared.task.model.state_dict().items():
+        assert torch.equal(tensor, stored[name]), name
+    assert prepared.recipe.model == pictura.load(trained / "model").model.config
+    texts = ["a red star", "something else"]
+    assert torch.equal(prepared.tokenizer(texts), pictura.load(trained / "model").tokenizer(texts))
+
+
+def test_what_has_no_weights_may_be_changed(trained: Path) -> None:
+    model = load(CLIPConfig, trained / "model" / "config.yaml")
+    changed = replace(model, image=replace(model.image, dropout=0.5))
+    prepared = prepare(replace(tiny(f"initial={trained / 'model'}"), model=changed))
+    assert prepared.recipe.model == changed
+
+
+def test_such_a_run_is_trained_and_resumed(trained: Path, tmp_path: Path, one_thread: None) -> None:
+    recipe = tiny(f"initial={trained / 'model'}", "model=null", "tokenizer=null", "schedule={kind: constant}")
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    run.train(recipe, whole)
+    run.train(replace(recipe, training=replace(recipe.training, steps=10)), part)
+    run.resume(part, ["training.steps=20"])
+    assert losses(part) == losses(whole)
+
+
+# Small things
+
+
+def test_what_gives_what() -> None:
+    assert {"coco", "sidecar", "table", "scenes", "shards", "image_text"} <= set(givers("captions"))
+    assert "folder" not in givers("captions")
+    assert {"folder", "table"} <= set(givers("label"))
+    assert not {"coco", "sidecar"} & set(givers("label"))
+
+
+def test_the_demo_says_how_many_there_are() -> None:
+    """Its table names numbers; they are those of its recipe."""
+    evaluators = {name: config.build() for name, config in read_recipe("demo").evaluation.items()}
+    for metric, words in run.DEMO.items():
+        kind, _, rest = metric.partition("/")
+        if kind == "zeroshot" and (numbers := [word for word in words.replace(",", "").split() if word.isdigit()]):
+            assert numbers == [str(len(evaluators[rest.partition("/")[0]].names))], metric  # type: ignore[attr-defined]
+        elif kind == "retrieval":
+            assert words.endswith(f"among {len(evaluators['retrieval'].source)}")  # type: ignore[attr-defined]
+
+
+def test_a_free_folder(tmp_path: Path) -> None:
+    for wanted in ("demo", "demo-2", "demo-3"):
+        path = run.free(tmp_path / "demo")
+        assert path == tmp_path / wanted
+        path.mkdir()
+
+
+def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.write_text(tmp_path / "a.txt", "old")
+    run.save_array(tmp_path / "a.npy", np.zeros(3, np.float32))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        run.write_text(tmp_path / "a.txt", "new")
+    with pytest.raises(OSError, match="No space"):
+        run.save_array(tmp_path / "a.npy", np.ones(3, np.float32))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert np.load(tmp_path / "a.npy").sum() == 0
+
+
+@pytest.mark.parametrize(("count", "words"), [(12, "12"), (151_277_313, "151 million"), (2.5e9, "2.5 billion")])
+def test_numbers_in_words(count: float, words: str) -> None:
+    assert number(count) == words
+
+
+def test_what_takes_long_shows_how_far_it_is(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing in the first two seconds; then lines, for pictures and for texts, and nothing afterwards."""
+    embedder = pictura.load(trained / "model").embedder
+    embedder.batch_size = 2
+    texts = [" ".join(["star"] * n) for n in range(1, 12)]
+    with run.watched(embedder):
+        embedder.texts(texts)
+    assert capsys.readouterr().err == ""
+    clock = count(0)
+    monkeypatch.setattr(run.time, "perf_counter", lambda: float(next(clock)))  # every look at it takes a second
+    with run.watched(embedder):
+        embedder.texts(texts)
+        embedder.images([np.zeros((16, 16, 3), np.uint8)] * 12)
+    told = capsys.readouterr().err
+    assert "texts 11/11" in told and "pictures 12/12" in told
+    embedder.texts(texts)
+    assert capsys.readouterr().err == ""
+    assert isinstance(Progress(1).total, int)
+
+
+def test_an_error_ends_the_display(trained: Path) -> None:
+    embedder = pictura.load(trained / "model").embedder
+    with pytest.raises(KeyError), run.watched(embedder):
+        raise KeyError("x")
+    assert embedder.progress is None
+
+
+# Several processes
+
+
+def together(place: Path, *words: str | Path, processes: int = 2) -> "subprocess.CompletedProcess[str]":
+    """`torchrun -m pictura WORDS`."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*torchrun, "-m", "pictura", *map(str, words)]
+    done = subprocess.run(
+        command, env=environment(), cwd=place, capture_output=True, text=True, timeout=500, check=False
+    )
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_train_the_same_model(tmp_path: Path, parallel: str, optimizer: str) -> None:
+    """Five steps in float32, an evaluation, a resumption, the model folder: as one process does it, to 1e-4."""
+    small = ("training.steps=5", "training.save_every=3", "training.ema=0.9", f"optimizer.kind={optimizer}")
+    recipe = write_tiny(tmp_path, RETRIEVAL, *small, "training.evaluate_every=2", f"training.parallel={parallel}")
+    done = together(tmp_path, "train", recipe, "--out", "two", "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert done.stderr.count("report: two/report.html") == 1, "one of them talks"
+    run.train(load(Recipe, recipe), tmp_path / "one")
+    one, two = ({k: float(v) for k, v in losses(tmp_path / name).items()} for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-4)
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two")]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-4)
+    kept = json.loads((tmp_path / "one" / "results.json").read_text())
+    for name, value in json.loads(line).items():
+        if name.startswith("retrieval/"):
+            assert value == pytest.approx(kept[name], abs=0.051), name  # a tie may fall the other way
+    # go on from the checkpoint of step 3, with one process and with two
+    for processes in (1, 2):
+        copy = tmp_path / f"resumed-{processes}"
+        shutil.copytree(tmp_path / "two", copy)
+        shutil.rmtree(copy / "checkpoints" / "step-000005")
+        (copy / "results.json").unlink()
+        done = together(tmp_path, "train", "--resume", copy, processes=processes)
+        assert done.returncode == 0, done.stderr
+        assert "going on after step 3 of 5" in done.stderr
+        again = load_file(copy / "model" / "model.safetensors")
+        torch.testing.assert_close(again, weights[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_mistake_in_two_processes(tmp_path: Path) -> None:
+    """Both leave with the one line, and neither waits for the other."""
+    recipe = write_tiny(tmp_path)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "config.yaml").write_text("")
+    done = together(tmp_path, "train", recipe, "--out", "two")
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("pictura train")]
+    assert sorted(line.partition(": ")[0] for line in told) in (
+        ["pictura train", "pictura train (process 1)"],
+        ["pictura train"],  # torchrun ends the other as soon as one has left
+        ["pictura train (process 1)"],
+    )
+    assert all("two: holds a run already" in line for line in told)
+    assert "exitcode  : 2" in done.stderr
