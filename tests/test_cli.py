@@ -311,8 +311,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "embed nothing": ("embed runs/demo/model --out v.npy", r"give picture files, or --texts FILE: one of the two"),
     "embed both": ("embed runs/demo/model a.png --texts labels.txt --out v.npy", r"one of the two"),
     "embed into nowhere": ("embed runs/demo/model a.png --out no/v.npy", r"--out no/v\.npy: there is no folder no;"),
-    "embed into a folder": ("embed runs/demo/model a.png --out more", r"--out more: is a folder; give the path of a file"),
-    "report into nowhere": ("evaluate runs/demo/model --on tiny.yaml --report no/r.html", r"--report no/r\.html: there is"),
+    "embed into a folder": ("embed runs/demo/model a.png --out more", r"--out more: is a folder; give"),
+    "report into nowhere": ("evaluate runs/demo/model --on tiny.yaml --report no/r.html", r"no/r\.html: there is no"),
     "texts not there": ("embed runs/demo/model --texts no.txt --out v.npy", r"no\.txt: No such file"),
     "texts empty": ("embed runs/demo/model --texts blank.txt --out v.npy", r"blank\.txt: has no lines"),
     "nothing to evaluate": (

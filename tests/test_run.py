@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import pictura
 from pictura import run
-from pictura.config import load, to_yaml
+from pictura.config import load
 from pictura.data.scenes import ScenesConfig
 from pictura.facts import number
 from pictura.models.clip import CLIPConfig
@@ -191,10 +191,10 @@ def together(place: Path, *words: str | Path, processes: int = 2) -> "subprocess
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(("optimizer", "close"), [("adamw", 1e-4), ("muon", 1e-3)])  # Muon itself computes in bf16
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_train_the_same_model(tmp_path: Path, parallel: str, optimizer: str) -> None:
-    """Five steps in float32, an evaluation, a resumption, the model folder: as one process does it, to 1e-4."""
+def test_two_processes_train_the_same_model(tmp_path: Path, parallel: str, optimizer: str, close: float) -> None:
+    """Five steps in float32, an evaluation, a resumption, the model folder: as one process does it."""
     small = ("training.steps=5", "training.save_every=3", "training.ema=0.9", f"optimizer.kind={optimizer}")
     recipe = write_tiny(tmp_path, RETRIEVAL, *small, "training.evaluate_every=2", f"training.parallel={parallel}")
     done = together(tmp_path, "train", recipe, "--out", "two", "--json")
@@ -203,9 +203,9 @@ def test_two_processes_train_the_same_model(tmp_path: Path, parallel: str, optim
     assert done.stderr.count("report: two/report.html") == 1, "one of them talks"
     run.train(load(Recipe, recipe), tmp_path / "one")
     one, two = ({k: float(v) for k, v in losses(tmp_path / name).items()} for name in ("one", "two"))
-    assert two == pytest.approx(one, rel=1e-4)
+    assert two == pytest.approx(one, rel=close)
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two")]
-    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*weights, rtol=close, atol=close)
     kept = json.loads((tmp_path / "one" / "results.json").read_text())
     for name, value in json.loads(line).items():
         if name.startswith("retrieval/"):
@@ -220,7 +220,7 @@ def test_two_processes_train_the_same_model(tmp_path: Path, parallel: str, optim
         assert done.returncode == 0, done.stderr
         assert "going on after step 3 of 5" in done.stderr
         again = load_file(copy / "model" / "model.safetensors")
-        torch.testing.assert_close(again, weights[1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(again, weights[1], rtol=close, atol=close)
 
 
 @pytest.mark.slow

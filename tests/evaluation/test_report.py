@@ -64,7 +64,7 @@ def test_curves_follow_steps_and_the_last_record_of_a_step_counts() -> None:
         {"event": "no step"},
     ]
     series = curves_of(records)
-    assert set(series) == {"loss", "lr"}
+    assert set(series) == {"loss"}  # the learning rate was recorded once, which is no curve
     assert series["loss"][:2] == [(1.0, 6.0), (2.0, 4.0)]
     assert math.isnan(series["loss"][2][1])
 

@@ -35,7 +35,7 @@ def naive(image: Tensor, text: Tensor, scale: Tensor, rows: range) -> Tensor:
 
 
 def gradients(loss: Tensor, given_: Case) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(loss, given_)
+    return torch.autograd.grad(loss, given_, retain_graph=True)
 
 
 @settings(deadline=None, max_examples=40)

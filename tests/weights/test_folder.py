@@ -158,6 +158,7 @@ def test_a_model_survives_whatever_happens_to_its_successor(
 
         return attempt
 
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # slow, and of no use to a process that only plays dead
     outcomes, messages = [], set()
     while not outcomes or done >= chosen:
         done, chosen, path = 0, len(outcomes) + 1, tmp_path / str(len(outcomes)) / "model"

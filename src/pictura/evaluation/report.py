@@ -72,7 +72,10 @@ def page(title: str, panels: Sequence[Panel]) -> str:
 
 
 def curves_of(records: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """Records of a metrics.jsonl -> {name: [(step, value)]}. A resumed run writes a step again: the last one counts."""
+    """Records of a metrics.jsonl -> {name: [(step, value)]}. A resumed run writes a step again: the last one counts.
+
+    What was measured once is a number and no curve: it is left out.
+    """
     series: dict[str, dict[float, float]] = {}
     for record in records:
         step = record.get("step")
@@ -83,7 +86,7 @@ def curves_of(records: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[floa
                 continue
             if value is None or isinstance(value, int | float):  # JSON has no NaN; None stands for it
                 series.setdefault(name, {})[float(step)] = math.nan if value is None else float(value)
-    return {name: sorted(points.items()) for name, points in series.items()}
+    return {name: sorted(points.items()) for name, points in series.items() if len(points) > 1}
 
 
 def environment() -> Table:

@@ -48,10 +48,11 @@ class _Sigmoid(torch.autograd.Function):
                 dbias += g.sum()
                 da[own] = mixed * s
                 db.addmm_(g.T, a[own] * s)
+        hits /= rows
         ctx.mark_non_differentiable(hits)
         inputs = (image, text, scale, bias)
         ctx.save_for_backward(*(g.to(x.dtype) for g, x in zip((da, db, ds, dbias), inputs, strict=True)))
-        return loss / rows, hits / rows
+        return loss / rows, hits
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:

@@ -20,6 +20,10 @@ class CLIPObjectiveConfig(ObjectiveConfig):
 
     max_scale: float = 100.0
 
+    def __post_init__(self) -> None:
+        if not self.max_scale >= 1:
+            raise ValueError(f"max_scale: {self.max_scale} must be at least 1; the paper has 100")
+
     def build(self) -> "CLIPObjective":
         """The objective."""
         return CLIPObjective(self)
