@@ -1,9 +1,10 @@
 """CLIP: one training step against open_clip at its best settings; `embed.py` embeds with the same model and inputs.
 
-Both sides hold the same weights (ours, written in open_clip's layout), the same pictures and the same captions, and
-their first results are compared. Ours is given what a user gives: uint8 pictures, normalised inside the step, and
-captions as long as the longest of their batch. The peer is given float pictures normalised beforehand, and captions
-padded to its context, because it raises for shorter ones.
+Both sides are given the same pictures and the same captions. Of ViT-B/32 they hold the same weights too (ours, written
+in open_clip's layout), and their first results are compared. The demo's model open_clip holds only with a class token
+more, so there each side starts from its own weights and nothing is compared. Ours is given what a user gives: uint8
+pictures, normalised inside the step, and captions as long as the longest of their batch. The peer is given float
+pictures normalised beforehand, and captions padded to its context, because it raises for shorter ones.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Step = Callable[[], "torch.Tensor"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipCase(Case):
-    """A model, pictures and captions, the same for both sides."""
+    """A model's shapes, pictures and captions, the same for both sides."""
 
     batch: int
     seed: ClassVar[int] = 0
@@ -71,7 +72,7 @@ class ClipCase(Case):
         return self.config().build()
 
     def theirs(self, device: str) -> torch.nn.Module:
-        """open_clip's CLIP of the same shapes with the same weights, float32."""
+        """open_clip's CLIP of the same shapes, float32; with the same weights where it can hold them."""
         import torch
 
         torch.backends.cuda.matmul.allow_tf32 = True  # as open_clip's own training does
@@ -181,7 +182,10 @@ def demo_batch(size: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoStep(TrainStep):
-    """The same step on the model, pictures and captions of `pictura demo`, where overhead per operation decides."""
+    """The same step at the size of `pictura demo`, its pictures and captions, where overhead per operation decides.
+
+    The demo itself trains with Muon and clips gradients; here both sides run AdamW without clipping.
+    """
 
     def config(self) -> CLIPConfig:
         return demo().recipe.model
@@ -204,6 +208,7 @@ class DemoStep(TrainStep):
 # The cases
 
 STEP = f"{peers.AMP}, fused AdamW"
+DEMO = "the demo's shapes; weights differ, as it always adds a class token; both sides run AdamW without clipping"
 
 CASES = (
     TrainStep(name="clip_train_step", case="vit_b32_batch32", batch=32, items=32, peer_setting=STEP, tolerance=0.01),
@@ -213,10 +218,10 @@ CASES = (
     ),
     DemoStep(
         name="clip_train_step", case="demo_batch256", batch=256, items=256,
-        peer_setting=f"{STEP}; the same shapes, and the class token that it always adds",
+        peer_setting=f"{STEP}; {DEMO}",
     ),
     DemoStep(
         name="clip_train_step", case="demo_batch256_peer_compiled", batch=256, items=256, compiled=True, opt_in=True,
-        peer_setting=f"{STEP}, torch.compile; the same shapes, and the class token that it always adds",
+        peer_setting=f"{STEP}, torch.compile; {DEMO}",
     ),
 )  # fmt: skip

@@ -38,7 +38,7 @@ def image(config: Any, *, training: bool = False) -> float:
     c = config.image
     patches = (c.image_size // c.patch_size) ** 2
     class_token = c.pool == "class"
-    embed = 2 * patches * 3 * c.patch_size**2 * c.width if c.stem is None else stem(c)
+    embed = 2 * patches * 3 * c.patch_size**2 * c.width if c.stem.kind == "patch" else stem(c)
     blocks = tower(patches + class_token, c.width, c.depth, c.mlp_ratio, one_read=class_token)
     rest = blocks + 2 * c.width * config.embed_dim
     return 2 * embed + 3 * rest if training else embed + rest

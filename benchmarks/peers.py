@@ -30,7 +30,7 @@ def model(config: CLIPConfig) -> torch.nn.Module:
     )  # fmt: skip
     quick = image.activation == "quick_gelu"
     clip = CLIP(config.embed_dim, vision_cfg, text_cfg, quick_gelu=quick, output_dict=True)
-    if image.stem is not None:  # the demo's convolutions, which open_clip has no configuration for
+    if image.stem.kind != "patch":  # the demo's convolutions, which open_clip has no configuration for
         clip.visual.conv1 = stem(image)
     return clip
 
@@ -40,7 +40,6 @@ def stem(image: ViTConfig) -> torch.nn.Module:
     from torch import nn
 
     grid = image.image_size // image.patch_size
-    assert image.stem is not None
 
     class Grid(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,8 +50,10 @@ def stem(image: ViTConfig) -> torch.nn.Module:
 
 def holds(config: CLIPConfig) -> bool:
     """Whether open_clip's class can hold our weights: CLIP's published form, with a class token and `pre_norm`."""
+    from pictura.layers.stems import PatchStemConfig
+
     image = config.image
-    return image.pool == "class" and image.pre_norm and not image.patch_bias and image.stem is None
+    return image.pool == "class" and image.pre_norm and image.stem == PatchStemConfig(bias=False)
 
 
 def optimizer(of: torch.nn.Module) -> torch.optim.Optimizer:

@@ -20,6 +20,7 @@ from PIL import Image
 from pictura import cli
 from pictura.cli import main, mendable, parse, parser
 from pictura.data.scenes import ScenesConfig
+from pictura.recipe import read_recipe
 from tests.tiny import RETRIEVAL, command, environment, pictura, write_tiny
 
 
@@ -71,6 +72,14 @@ def test_the_examples_that_are_cheap_run(example: str, place: Path, capsys: pyte
     assert capsys.readouterr().out
 
 
+@pytest.mark.parametrize("example", [e for e in examples() if re.search(r"pictura (train|plan) demo", e)])
+def test_the_recipes_of_the_examples_fit_together(example: str) -> None:
+    """The warm-up fits into the steps, for one."""
+    arguments = parse(words_of(example))
+    recipe = read_recipe(arguments.recipe, arguments.overrides)
+    assert callable(recipe.schedule.build(recipe.training.steps))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", [e for e in examples() if re.search(r"pictura (train|plan|evaluate)", e)])
 def test_the_dear_ones_run_too(example: str, place: Path) -> None:
@@ -78,7 +87,8 @@ def test_the_dear_ones_run_too(example: str, place: Path) -> None:
         shutil.copytree("runs/demo", "runs/short")
     words = shlex.split(example)
     program = {"pictura": command(), "torchrun": [sys.executable, "-m", "torch.distributed.run"]}[words[0]]
-    small = ["loader.batch_size=16", "data.count=2000", "training.steps=20"] if "train demo" in example else []
+    # twenty steps are run as they stand; a whole demo is made short
+    small = ["data.count=2000", "training.steps=20", "schedule.warmup=5"] if "torchrun" in example else []
     done = subprocess.run(
         [*program, *words[1:], *small],
         env=environment(),
@@ -261,11 +271,13 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "no key": (f"{TRAIN} many", r"override 'many': expected key=value"),
     "does not divide": (f"{TRAIN} model.image.patch_size=7", r"model\.image\.image_size: 16 is no multiple of"),
     "neither model nor initial": (f"{TRAIN} model=null", r"model: missing; only a run that begins with an `initial`"),
-    "initial is no model": (f"{TRAIN} initial=more", r"more: not a model folder: it has no config\.yaml"),
+    "initial is no model": (f"{TRAIN} initial=more tokenizer=null", r"more: not a model folder: it has no config"),
+    "initial and a tokenizer": (f"{TRAIN} initial=runs/demo/model", r"tokenizer: given beside `initial`.*leave it out"),
     "initial does not fit": (
-        f"{TRAIN} initial=runs/demo/model model.text.vocab_size=9",
+        f"{TRAIN} initial=runs/demo/model tokenizer=null model.text.vocab_size=9",
         r"model: the weights of runs/demo/model do not fit \(of another shape: text\.token_embedding\.weight",
     ),
+    "two sizes": (f"{TRAIN} view.image_size=24", r"view\.image_size: 24, but model\.image\.image_size is 16; give"),
     "run folder taken": (
         "train tiny.yaml --out runs/demo",
         r"runs/demo: holds a run already; go on with it by --resume runs/demo, or choose another --out",

@@ -23,7 +23,7 @@ from pictura.facts import number
 from pictura.models.clip import CLIPConfig
 from pictura.recipe import Recipe, givers, prepare, read_recipe
 from pictura.training.progress import Progress
-from tests.tiny import RETRIEVAL, environment, losses, tiny, write_tiny
+from tests.tiny import RETRIEVAL, environment, losses, tiny, with_torn_pictures, write_tiny
 
 # What a run leaves
 
@@ -43,7 +43,7 @@ def test_the_folder_of_a_run(trained: Path) -> None:
 
 
 def test_the_model_classifies(trained: Path, tmp_path: Path) -> None:
-    model = pictura.load(trained / "model")
+    model = pictura.load(trained / "model", dtype=torch.float32)
     image = ScenesConfig(count=1, image_size=16).build()[0]["image"]
     assert isinstance(image, np.ndarray)
     Image.fromarray(image).save(tmp_path / "a.png")
@@ -85,7 +85,7 @@ def test_it_begins_with_the_weights_and_the_tokenizer_of_another(trained: Path) 
 def test_what_has_no_weights_may_be_changed(trained: Path) -> None:
     model = load(CLIPConfig, trained / "model" / "config.yaml")
     changed = replace(model, image=replace(model.image, dropout=0.5))
-    prepared = prepare(replace(tiny(f"initial={trained / 'model'}"), model=changed))
+    prepared = prepare(replace(tiny(f"initial={trained / 'model'}", "tokenizer=null"), model=changed))
     assert prepared.recipe.model == changed
 
 
@@ -96,6 +96,10 @@ def test_such_a_run_is_trained_and_resumed(trained: Path, tmp_path: Path, one_th
     run.train(replace(recipe, training=replace(recipe.training, steps=10)), part)
     run.resume(part, ["training.steps=20"])
     assert losses(part) == losses(whole)
+    (whole / "results.json").unlink()
+    shutil.rmtree(whole / "checkpoints")  # as if it had been killed before its first checkpoint
+    run.resume(whole)
+    assert losses(whole) == losses(part)
 
 
 # Small things
@@ -221,6 +225,19 @@ def test_two_processes_train_the_same_model(tmp_path: Path, parallel: str, optim
         assert "going on after step 3 of 5" in done.stderr
         again = load_file(copy / "model" / "model.safetensors")
         torch.testing.assert_close(again, weights[1], rtol=close, atol=close)
+
+
+@pytest.mark.slow
+def test_two_processes_bring_their_bad_samples_together(tmp_path: Path) -> None:
+    """One tokenizer is learned and one evaluation made, for both."""
+    changes = (with_torn_pictures(tmp_path), RETRIEVAL, "loader.max_bad=0.2", "loader.batch_size=8")
+    recipe = write_tiny(tmp_path, *changes, "training.steps=10")
+    done = together(tmp_path, "train", recipe, "--out", "two")
+    assert done.returncode == 0, done.stderr
+    assert "bad samples: 2 could not be used" in done.stderr
+    page = (tmp_path / "two" / "report.html").read_text()
+    assert "07" in page and "30" in page
+    assert "retrieval/text_to_image/R@1" in json.loads((tmp_path / "two" / "results.json").read_text())
 
 
 @pytest.mark.slow

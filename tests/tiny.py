@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from pictura.config import to_yaml
 from pictura.config.loader import load
+from pictura.data.scenes import ScenesConfig
 from pictura.recipe import Recipe
 
 TINY: dict[str, Any] = {
@@ -42,6 +46,20 @@ def write_tiny(folder: Path, *overrides: str) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(to_yaml(tiny(*overrides)))
     return path
+
+
+def with_torn_pictures(place: Path) -> str:
+    """A folder of 40 pictures with captions in `place`, two of them torn, as an override of `data`."""
+    scenes = ScenesConfig(count=40, image_size=16, seed=3).build()
+    (place / "photos").mkdir()
+    for n in range(40):
+        image = scenes[n]["image"]
+        assert isinstance(image, np.ndarray)
+        Image.fromarray(image).save(place / "photos" / f"{n:02}.png")
+        (place / "photos" / f"{n:02}.txt").write_text(scenes[n]["captions"][0])
+    for n in (7, 30):
+        (place / "photos" / f"{n:02}.png").write_bytes(b"torn")
+    return f"data={{kind: sidecar, path: {place / 'photos'}}}"
 
 
 def command(*words: str | Path) -> list[str]:

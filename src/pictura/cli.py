@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     p = verb(
         train,
         "Train a recipe, or go on with a run. SIGTERM and Ctrl-C save a checkpoint first.",
-        "pictura train demo training.steps=20 --out runs/short",
+        "pictura train demo training.steps=20 schedule.warmup=5 --out runs/short",
         "pictura train --resume runs/short training.steps=40",
         "torchrun --nproc-per-node 2 -m pictura train demo training.parallel=fsdp --out runs/two",
     )
@@ -140,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
     overridable(p)
 
     p = verb(evaluate, "Measure a model.", "pictura evaluate runs/demo/model --on demo --report report.html")
-    p.add_argument("model", help="a model folder")
+    p.add_argument("model", help="a model folder: ours, open_clip's or Hugging Face's")
     p.add_argument("--on", required=True, help="a recipe whose `evaluation` to run: a name or a .yaml file")
     p.add_argument("--report", type=Path, help="write a page with pictures here")
     overridable(p)
@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
         "Zero-shot classification of pictures.",
         'pictura classify runs/demo/model a.png --labels "red star,blue ring"',
     )
-    p.add_argument("model", help="a model folder")
+    p.add_argument("model", help="a model folder: ours, open_clip's or Hugging Face's")
     p.add_argument("images", nargs="+", type=Path, help="picture files, or folders of them")
     p.add_argument("--labels", required=True, help="comma-separated, or a text file of one label a line")
     p.add_argument("--templates", default="plain", help="sentences around the labels: a set's name, or one with {}")
@@ -162,7 +162,7 @@ def parser() -> argparse.ArgumentParser:
         "pictura embed runs/demo/model a.png --out vectors.npy",
         "pictura embed runs/demo/model --texts labels.txt --out labels.npy",
     )
-    p.add_argument("model", help="a model folder")
+    p.add_argument("model", help="a model folder: ours, open_clip's or Hugging Face's")
     p.add_argument("images", nargs="*", type=Path, help="picture files, or folders of them")
     p.add_argument("--texts", type=Path, help="a text file instead, one text a line")
     p.add_argument("--out", type=Path, required=True, help="where the array [n e] goes, float32")
@@ -184,7 +184,7 @@ def demo(a: argparse.Namespace) -> Answer:
     out = a.out or run.free(Path("runs/demo"))
     metrics = run.demo(out, a.overrides, say=say)
     rows = [(f"{metrics[name]:.1%}", words) for name, words in run.DEMO.items() if name in metrics]
-    show(a, f"after {metrics['seconds'] / 60:.1f} minutes, on scenes that it has never seen", rows)
+    show(a, f"right after {metrics['seconds'] / 60:.1f} minutes, on scenes that it has never seen", rows)
     return metrics
 
 
@@ -209,11 +209,12 @@ def train(a: argparse.Namespace) -> Answer:
 
 def evaluate(a: argparse.Namespace) -> Answer:
     from pictura import run
+    from pictura.evaluation.panels import shown
 
     if a.report:
         check_place("--report", a.report)
     metrics = run.evaluate(a.model, run.read_recipe(a.on, a.overrides), a.report)
-    show(a, str(a.model), [(name, f"{value:.4f}") for name, value in metrics.items()])
+    show(a, str(a.model), [(name, shown(name, value)) for name, value in metrics.items()])
     if a.report:
         say(f"report: {a.report}")
     return metrics
@@ -268,7 +269,7 @@ def list_(a: argparse.Namespace) -> Answer:
     from pictura import facts
 
     rows = facts.catalogue(a.what)
-    show(a, a.what, [(name, *facts.cells(row)) for name, row in rows.items()])
+    show(a, facts.TITLES[a.what], [(name, *facts.cells(row)) for name, row in rows.items()])
     return rows
 
 

@@ -1,9 +1,11 @@
 """What can be known before anything is trained: what a run would take, and what there is to choose from."""
 
 import inspect
+import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,49 +15,50 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pictura.config import kinds, sized
-from pictura.data.batches import prefetch
-from pictura.data.source import SourceConfig
+from pictura.data.batches import Batch, prefetch
+from pictura.data.source import Source, SourceConfig
 from pictura.models.base import ModelConfig
-from pictura.recipe import Recipe, prepare, recipes
+from pictura.recipe import Recipe, enough_memory, prepare, recipes
 from pictura.training.flops import count_flops
 from pictura.training.loop import Trainer
 from pictura.training.memory import MemoryPeak
 from pictura.training.progress import measured_peak
 from pictura.weights.folder import empty
 
-TRIAL = 4  # steps that are timed; the first of them allocates
+TITLES = {
+    "models": "Models: GFLOPs are those of one picture and one caption of full length, forward",
+    "recipes": "Recipes: pictura train NAME",
+    "data": "Data: `data: {kind: NAME, …}` in a recipe",
+}
+TIMED = 4  # steps
+LONGEST = 30.0  # seconds of timed steps, after which fewer must do
 
 
-def plan(recipe: Recipe) -> dict[str, float | int]:
-    """What a run would take on this machine, from the recipe and a few measured steps. Nothing is kept."""
+def plan(recipe: Recipe) -> dict[str, float | int | None]:
+    """What a run would take on this machine, from the recipe and a few measured steps. Nothing is kept.
+
+    `examples` and `epochs` are None for a stream that was not told how many it holds.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     prepared = prepare(replace(recipe, evaluation={}))
-    trial = replace(recipe.training, steps=TRIAL, evaluate_every=None, compile=False)
-    schedule = replace(recipe.schedule, warmup=0)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(prepared.task, trial, recipe.optimizer, schedule, Path(scratch), device=device)
-    batches = prefetch(prepared.batches.iterate(), device)
-    batch = next(batches)
-    batches.close()
-    flops = count_flops(trainer.task, {key: value[:2] for key, value in batch.items()})
-    seconds = []
-    with MemoryPeak(device) as memory:
-        for _ in range(TRIAL):
-            begin = time.perf_counter()
-            trainer._advance(batch)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - begin)
-    step = min(seconds[1:])
+    trial = replace(recipe.training, evaluate_every=None)
+    with tempfile.TemporaryDirectory() as scratch, enough_memory(recipe, device):
+        trainer = Trainer(prepared.task, trial, recipe.optimizer, recipe.schedule, Path(scratch), device=device)
+        with closing(prefetch(prepared.batches.iterate(), device)) as batches:
+            flops = count_flops(trainer.task, {key: value[:2] for key, value in next(batches).items()})
+            ahead = recipe.loader.workers * recipe.loader.prefetch
+            with MemoryPeak(device) as memory:
+                step = seconds_per_step(trainer, batches, skip=1 + ahead)
     peak = measured_peak(device, torch.bfloat16 if trial.precision == "bf16" else torch.float32)
     size, steps = recipe.loader.batch_size, recipe.training.steps
+    examples = known_length(prepared.source)
     return {
         "parameters": sum(p.numel() for p in prepared.task.parameters()),
         "flops_per_sample": flops,
-        "examples": len(prepared.source),
+        "examples": examples,
         "batch_size": size,
         "steps": steps,
-        "epochs": steps / prepared.batches.steps_per_epoch,
+        "epochs": None if examples is None else steps / prepared.batches.steps_per_epoch,
         "memory_mib": memory.mib,
         "seconds_per_step": step,
         "samples_per_second": size / step,
@@ -64,14 +67,46 @@ def plan(recipe: Recipe) -> dict[str, float | int]:
     }
 
 
-def in_words(facts: Mapping[str, float]) -> list[tuple[str, str]]:
+def seconds_per_step(trainer: Trainer, batches: Iterator[Batch], skip: int) -> float:
+    """Of a step, the median; and of waiting for its batch, the mean: batches of several workers come in bursts.
+
+    The first `skip` steps are not counted: the very first allocates and compiles, and more find their batches ready.
+    """
+    waits, steps, began = list[float](), list[float](), time.perf_counter()
+    for number in range(skip + TIMED):
+        begin = time.perf_counter()
+        batch = next(batches)
+        arrived = time.perf_counter()
+        trainer._advance(batch)
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
+        waits.append(arrived - begin)
+        steps.append(time.perf_counter() - arrived)
+        if number == 0:
+            began = time.perf_counter()
+        elif time.perf_counter() - began > LONGEST:
+            break
+    return statistics.median(steps[1:]) + statistics.fmean(waits[-TIMED:] if len(waits) > TIMED else waits[1:])
+
+
+def known_length(source: Source) -> int | None:
+    """How many examples there are; None where nobody has said."""
+    try:
+        return len(source)
+    except ValueError:  # a stream
+        return None
+
+
+def in_words(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A plan, for people: how much, of what."""
     f = facts
+    examples = "not known" if f["examples"] is None else f"{f['examples']:,}"
+    epochs = "" if f["epochs"] is None else f": {f['epochs']:.3g} epochs"
     return [
         (number(f["parameters"]), "parameters"),
         (f"{f['flops_per_sample'] / 1e9:,.3g} GFLOPs", "for each example, forward and backward"),
-        (f"{f['examples']:,}", "examples in the data"),
-        (f"{f['steps']:,} steps", f"of {f['batch_size']:,} examples: {f['epochs']:.3g} epochs"),
+        (examples, "examples in the data"),
+        (f"{f['steps']:,} steps", f"of {f['batch_size']:,} examples{epochs}"),
         (f"{f['memory_mib'] / 1024:.2f} GiB", "of memory at most, all that the process holds"),
         (f"{1000 * f['seconds_per_step']:,.0f} ms", f"for a step: {f['samples_per_second']:,.0f} examples a second"),
         (f"{f['share_of_peak']:.0%}", "of this machine's measured peak in matrix products"),
@@ -95,7 +130,7 @@ def cells(row: str | Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def models() -> dict[str, dict[str, Any]]:
-    """Every published size: its parameters, the arithmetic of one picture and one caption of full length, its paper."""
+    """Every named size: its parameters, the arithmetic of one picture and one caption of full length, its paper."""
     rows = {}
     for kind, cls in kinds(ModelConfig).items():
         for size in getattr(cls, "sizes", {}):
@@ -104,7 +139,7 @@ def models() -> dict[str, dict[str, Any]]:
             rows[f"{kind} {size}"] = {
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "gflops": forward_flops(model, config) / 1e9,
-                "source": source_of(cls),
+                "source": "ours" if size in getattr(cls, "ours", ()) else source_of(cls),
             }
     return rows
 

@@ -1,30 +1,37 @@
 """A recipe: a run, whole, as a YAML file says it; and that recipe made real, its data opened and its model built."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import torch
+from torch import Tensor, nn
 
 from pictura.config import Config, kinds
 from pictura.config import load as read_config
-from pictura.config.messages import nearest
+from pictura.config.messages import explain, nearest
 from pictura.data.batches import Batches, LoaderConfig
 from pictura.data.reader import FROM_SOURCE
 from pictura.data.source import Source, SourceConfig
 from pictura.data.text import Tokenizer, TokenizerConfig
-from pictura.data.views import ViewConfig
+from pictura.data.views import CropConfig, ViewConfig
+from pictura.distributed.ranks import broadcast, is_main
+from pictura.distributed.ranks import world as processes
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, measure
 from pictura.evaluation.embed import Embedder
-from pictura.models.base import ModelConfig
+from pictura.layers.positions import resize_positions
+from pictura.models.base import ImageTowerConfig, ModelConfig
 from pictura.models.clip import CLIPConfig
 from pictura.objectives.base import ObjectiveConfig, Task
 from pictura.training.loop import TrainingConfig
 from pictura.training.optimizers import AdamWConfig, OptimizerConfig
 from pictura.training.schedules import CosineConfig, ScheduleConfig
-from pictura.weights.folder import load_folder, unfit
+from pictura.weights.folder import unfit
+from pictura.weights.foreign import load_model
 
 RECIPES = resources.files("pictura") / "recipes"
 
@@ -34,7 +41,8 @@ class Recipe(Config):
     """A run, whole. `about` says what it is for and what it reached.
 
     initial: a model folder whose weights and tokenizer the run begins with; `model` and `tokenizer` are left out then,
-    or `model` given to change what has no weights (dropout, for example).
+    or `model` given to change what has no weights (dropout, for example). Pictures may be of another size than that
+    model's, which `view` says: its positions are resized.
     """
 
     about: str = ""
@@ -102,31 +110,96 @@ class Prepared:
 def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None, *, rank: int = 0, world: int = 1) -> Prepared:
     """Open data, build tokenizer, model and objectives; whatever does not fit together is a ValueError here.
 
-    `tokenizer` is that of a run that goes on; its recipe names the model in full.
+    `tokenizer` is that of a run that goes on; its recipe names the model in full, and `initial` is not needed any more.
     """
-    source, initial = recipe.data.build(), None
-    config: object = recipe.model
-    if recipe.initial is not None:
-        initial, tokenizer = load_folder(recipe.initial)
-        config = recipe.model or initial.config
+    source, config, weights = recipe.data.build(), recipe.model, dict[str, Tensor]()
+    if tokenizer is None and recipe.initial is not None:
+        if recipe.tokenizer is not None:
+            raise ValueError(
+                "tokenizer: given beside `initial`, whose model has its own; leave it out (tokenizer=null)"
+            )
+        initial, tokenizer = load_model(recipe.initial)
+        assert isinstance(initial.config, ModelConfig)
+        config = recipe.model or of_size(initial.config, recipe.view.image_size)
+        weights = resized(initial, config)
     elif tokenizer is None:
         assert recipe.tokenizer is not None and recipe.model is not None
-        tokenizer = recipe.tokenizer.build(source.all_captions)
+        tokenizer = same_everywhere(lambda: recipe.tokenizer.build(source.all_captions))  # type: ignore[union-attr]
         config = fitted(recipe.model, tokenizer)
     assert isinstance(config, ModelConfig)
     torch.manual_seed(recipe.seed)
-    model = config.build()
-    if initial is not None:
-        if problems := unfit(initial.state_dict(), model.state_dict()):
+    with impossible("model"):
+        model = config.build()
+    if weights:
+        if problems := unfit(weights, model.state_dict()):
             raise ValueError(f"model: the weights of {recipe.initial} do not fit ({problems}); leave `model` out")
-        model.load_state_dict(initial.state_dict())
-    objectives = {name: objective.build() for name, objective in recipe.objectives.items()}
+        model.load_state_dict(weights)
+    objectives = {}
+    for name, objective in recipe.objectives.items():
+        with impossible(f"objectives.{name}"):
+            objectives[name] = objective.build()
     task = Task(model, objectives, {name: objective.weight for name, objective in recipe.objectives.items()})
     check_needs(task, source, recipe.data)
+    check_view(recipe.view, config)
     evaluators = {name: evaluator.build() for name, evaluator in recipe.evaluation.items()}
     view, needs = recipe.view.build(), task.needs
     batches = Batches(source, view, tokenizer, recipe.loader, seed=recipe.seed, rank=rank, world=world, needs=needs)
     return Prepared(replace(recipe, model=config), source, tokenizer, task, batches, evaluators)
+
+
+@contextmanager
+def impossible(where: str) -> Iterator[None]:
+    """Sizes that make no module are a user's mistake at `where`, whoever finds it: torch, or a division by zero."""
+    try:
+        yield
+    except (ValueError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(f"{where}: cannot be built with these sizes: {explain(error)}") from error
+
+
+@contextmanager
+def enough_memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """A device whose memory is too small for what happens inside is a ValueError that says what would help."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"the memory of {device} is too small for loader.batch_size {recipe.loader.batch_size}; "
+            "set training.micro_batch to a part of it (the same losses), training.recompute=true, or a smaller batch"
+        ) from error
+
+
+def on_main(action: Callable[[], Any]) -> Any:
+    """Do it in the main process; its answer, a JSON value, in all of them.
+
+    What goes wrong there goes wrong in every process, so that none waits for it.
+    """
+    answer, failure = None, None
+    if is_main():
+        try:
+            answer = action()
+        except (ValueError, OSError, ArithmeticError) as error:
+            failure = error
+    told = broadcast({"answer": answer, "failure": None if failure is None else explain(failure)})
+    if failure is not None:
+        raise failure
+    if told["failure"] is not None:
+        raise ValueError(told["failure"])
+    return told["answer"]
+
+
+def same_everywhere(build: Callable[[], Tokenizer]) -> Tokenizer:
+    """A tokenizer that the main process builds, in all of them: learning it takes a while, and files may differ."""
+    if processes() == 1:
+        return build()
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "tokenizer.json"
+
+        def written() -> str:
+            build().save(file)
+            return file.read_text(encoding="utf-8")
+
+        file.write_text(on_main(written), encoding="utf-8")
+        return Tokenizer.load(file)
 
 
 def fitted(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -136,6 +209,47 @@ def fitted(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     text = replace(model.text, vocab_size=tokenizer.vocab_size, end_token=tokenizer.end)
     tokenizer.context_length = text.context_length
     return replace(model, text=text)
+
+
+def of_size(config: ModelConfig, image_size: int) -> ModelConfig:
+    """The model's configuration, for pictures of another size."""
+    tower = getattr(config, "image", None)
+    if not isinstance(tower, ImageTowerConfig) or tower.image_size == image_size:
+        return config
+    try:
+        return replace(config, image=replace(tower, image_size=image_size))  # type: ignore[call-arg]
+    except ValueError as error:
+        raise ValueError(f"view.image_size: {image_size} does not suit the model of `initial` ({error})") from error
+
+
+def resized(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
+    """The weights of `model`, its positions resized where `config` takes pictures of another size.
+
+    So published models are fine-tuned at a higher resolution (ViT, section 3.2).
+    """
+    weights = model.state_dict()
+    old, new = getattr(model.config, "image", None), getattr(config, "image", None)
+    name = "image.pos_embed"
+    if not isinstance(old, ImageTowerConfig) or not isinstance(new, ImageTowerConfig) or name not in weights:
+        return weights
+    if old.image_size != new.image_size:
+        grids = [size.image_size // size.patch_size for size in (old, new)]  # type: ignore[attr-defined]
+        weights[name] = resize_positions(weights[name], (grids[0], grids[0]), (grids[1], grids[1]))
+    return weights
+
+
+def check_view(view: ViewConfig, config: ModelConfig) -> None:
+    """ValueError where pictures are prepared for training in another way than the model will ask for afterwards."""
+    tower = getattr(config, "image", None)
+    if isinstance(tower, ImageTowerConfig) and view.image_size != tower.image_size:
+        raise ValueError(
+            f"view.image_size: {view.image_size}, but model.image.image_size is {tower.image_size}; "
+            "give both the same, or with `initial` the view's alone"
+        )
+    for key in ("resize", "interpolation"):
+        if isinstance(view, CropConfig) and getattr(view, key) != getattr(config, key, getattr(view, key)):
+            given, kept = getattr(view, key), getattr(config, key)
+            raise ValueError(f"view.{key}: {given}, but model.{key} is {kept}, by which pictures are read afterwards")
 
 
 def check_needs(task: Task, source: Source, config: SourceConfig) -> None:

@@ -16,16 +16,15 @@ import torch
 
 from pictura.config import load as read_config
 from pictura.config import to_yaml
-from pictura.config.messages import explain
 from pictura.data.batches import prefetch
 from pictura.data.text import Tokenizer
-from pictura.distributed.ranks import Ranks, broadcast, is_main, start, stop
+from pictura.distributed.ranks import Ranks, collect, is_main, start, stop, world
 from pictura.evaluation.base import measure
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Code, Panel, Table
 from pictura.evaluation.ready import load
 from pictura.evaluation.report import write_report
-from pictura.recipe import Prepared, Recipe, prepare, read_recipe, recipes
+from pictura.recipe import Prepared, Recipe, enough_memory, on_main, prepare, read_recipe, recipes
 from pictura.training.loop import Trainer
 from pictura.training.metrics import json_ready, read_metrics
 from pictura.training.progress import PATIENCE, Progress
@@ -36,6 +35,7 @@ __all__ = ["Prepared", "Recipe", "demo", "evaluate", "load", "prepare", "read_re
 logger = logging.getLogger(__name__)
 Say = Callable[[str], None]
 CONFIG, TOKENIZER, METRICS = "config.yaml", "tokenizer.json", "metrics.jsonl"  # in a run folder, from its first step
+BAD = "bad.jsonl"  # from the first sample that could not be used
 MODEL, REPORT, RESULTS = "model", "report.html", "results.json"  # and at its end
 LEFT = (TOKENIZER, f".{CONFIG}.")  # what a run leaves there that was killed before it began
 
@@ -52,6 +52,7 @@ def train(recipe: Recipe, folder: Path, *, say: Say = logger.info) -> dict[str, 
         prepared = prepare(recipe, rank=ranks.rank, world=ranks.world)
         trainer = trainer_of(prepared, folder, ranks.device)
         on_main(lambda: begin(folder, prepared))
+        keep_bad(prepared, folder)
         metrics = go(prepared, trainer)
         return finish(prepared, trainer, metrics, say, f" in {(time.time() - began) / 60:.1f} minutes")
 
@@ -68,13 +69,16 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, say: Say = logger.inf
         if results.get("step") == steps:
             say(f"{folder}: finished, all {steps} steps are done; to train on, add training.steps={2 * steps}")
             return {name: value for name, value in results.items() if name != "step"}
-        prepared = prepare(recipe, Tokenizer.load(folder / TOKENIZER), rank=ranks.rank, world=ranks.world)
+        at_first = recipe.initial is not None and not any((folder / "checkpoints").glob("step-*"))  # its weights again
+        tokenizer = None if at_first else Tokenizer.load(folder / TOKENIZER)
+        prepared = prepare(recipe, tokenizer, rank=ranks.rank, world=ranks.world)
         trainer = trainer_of(prepared, folder, ranks.device)
         if (latest := trainer.checkpoints.latest() or 0) > steps:
             raise ValueError(f"training.steps: {steps} lies behind {folder}, which is at step {latest} already")
         if latest:
             trainer.resume()
         on_main(lambda: write_text(folder / CONFIG, to_yaml(prepared.recipe)))
+        keep_bad(prepared, folder)
         say(f"{folder}: going on after step {latest} of {steps}")
         return finish(prepared, trainer, go(prepared, trainer), say)
 
@@ -84,21 +88,36 @@ def trainer_of(prepared: Prepared, folder: Path, device: torch.device) -> Traine
     return Trainer(prepared.task, r.training, r.optimizer, r.schedule, folder, seed=r.seed, device=device)
 
 
+def keep_bad(prepared: Prepared, folder: Path) -> None:
+    """Bad samples go into a file of the run from here on; those that are in it are known."""
+    bad = prepared.batches.bad
+    on_main(lambda: bad.keep(folder / BAD))
+    if not is_main():  # what all have found in opening the data is written already
+        bad.keep(folder / BAD)
+
+
+def bad_samples(prepared: Prepared) -> list[tuple[str, str]]:
+    """(sample, reason) of all processes, each sample once."""
+    found = {key: reason for rows in collect(prepared.batches.bad.rows()) for key, reason in rows}
+    return list(found.items())
+
+
 def go(prepared: Prepared, trainer: Trainer) -> dict[str, float]:
     """Train to the last step and evaluate; returns the metrics of that step."""
     embedder = Embedder(prepared.task.model, prepared.tokenizer, device=trainer.device)
-    evaluate = (lambda step: prepared.evaluate(embedder)) if prepared.evaluators else None
+    alone = world() == 1 or trainer.config.parallel == "fsdp"  # of a sharded model, every process holds a part
+
+    def measured(step: int) -> dict[str, float]:
+        found: dict[str, float] = on_main(lambda: prepared.evaluate(embedder))
+        return found
+
+    evaluate = None if not prepared.evaluators else (lambda step: prepared.evaluate(embedder)) if alone else measured
     if trainer.step == trainer.config.steps:  # it was killed between its last checkpoint and its report
         last = [line for line in read_metrics(trainer.folder / METRICS) if line["step"] == trainer.step]
         known = {k: float(v) for line in last for k, v in line.items() if k != "step"}
         return known | (trainer.evaluate(evaluate) if evaluate else {})
-    try:
+    with enough_memory(prepared.recipe, trainer.device):
         return trainer.run(lambda step: prefetch(prepared.batches.iterate(step), trainer.device), evaluate)
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"the memory of {trainer.device} is too small for loader.batch_size {prepared.recipe.loader.batch_size}; "
-            "set training.micro_batch to a part of it (the same losses), training.recompute=true, or a smaller batch"
-        ) from error
 
 
 def finish(
@@ -106,7 +125,7 @@ def finish(
 ) -> dict[str, float]:
     """Write the model folder, the report and, when all is there, the results of a run."""
     weights = trainer.weights()  # every process takes part: shards are gathered
-    recipe, folder = prepared.recipe, trainer.folder
+    recipe, folder, bad = prepared.recipe, trainer.folder, bad_samples(prepared)
 
     def write() -> None:
         assert recipe.model is not None
@@ -114,8 +133,8 @@ def finish(
         model.load_state_dict(weights, assign=True)
         save_folder(folder / MODEL, model, prepared.tokenizer)
         panels: list[Panel] = [panel for evaluator in prepared.evaluators.values() for panel in evaluator.panels()]
-        if len(prepared.batches.bad):
-            panels.append(Table("Bad samples", ("sample", "reason"), prepared.batches.bad.rows()))
+        if bad:
+            panels.append(Table("Bad samples", ("sample", "reason"), bad))
         panels.append(Code("Configuration", to_yaml(recipe)))
         write_report(
             folder / REPORT,
@@ -127,6 +146,8 @@ def finish(
         write_text(folder / RESULTS, json.dumps({"step": trainer.step} | json_ready(metrics), indent=1))
 
     on_main(write)
+    if bad:
+        say(f"bad samples: {len(bad):,} could not be used; {folder / BAD} and the report name them")
     say(f"model: {folder / MODEL}\nreport: {folder / REPORT}")
     return dict(metrics)
 
@@ -180,21 +201,6 @@ def processes() -> Iterator[Ranks]:
         stop()
 
 
-def on_main(action: Callable[[], None]) -> None:
-    """Do it in the main process. What goes wrong there goes wrong in every process, so that none waits for it."""
-    failure: ValueError | OSError | None = None
-    if is_main():
-        try:
-            action()
-        except (ValueError, OSError) as error:
-            failure = error
-    told = broadcast(None if failure is None else explain(failure))
-    if failure is not None:
-        raise failure
-    if told is not None:
-        raise ValueError(told)
-
-
 def evaluate(model: str | Path, recipe: Recipe, report: Path | None = None) -> dict[str, float]:
     """Run the `evaluation` of a recipe on a model folder; with `report`, write a page with pictures there."""
     if not recipe.evaluation:
@@ -234,12 +240,12 @@ def watched(embedder: Embedder) -> Iterator[None]:
 
 
 DEMO = {
-    "zeroshot/shape/top1": "of its shapes named, of 12",
-    "zeroshot/colour/top1": "of its colours named, of 16",
-    "zeroshot/seen/top1": "named by shape and colour, of 192 combinations",
-    "zeroshot/heldout/top1": "the same for combinations never seen in training",
-    "retrieval/image_to_text/R@1": "of captions found from the picture, among 500",
-    "retrieval/text_to_image/R@1": "of pictures found from the caption, among 500",
+    "zeroshot/shape/top1": "which shape it is, of 12",
+    "zeroshot/colour/top1": "which colour, of 16",
+    "zeroshot/seen/top1": "which shape in which colour, of 192",
+    "zeroshot/heldout/top1": "the same, for combinations never seen in training",
+    "retrieval/image_to_text/R@1": "the caption of a picture, among 500",
+    "retrieval/text_to_image/R@1": "the picture of a caption, among 500",
 }
 
 

@@ -20,7 +20,9 @@ from pictura.objectives.base import Task
 from pictura.objectives.clip import CLIPObjectiveConfig
 from pictura.objectives.siglip import SigLIPObjectiveConfig
 from pictura.training.gradient_cache import cached_backward
+from pictura.training.loop import Trainer, TrainingConfig
 from pictura.training.optimizers import AdamWConfig
+from pictura.training.schedules import ConstantConfig
 
 BATCH, END = 8, 63
 LR, MAX_NORM = 0.1, 1.0
@@ -183,10 +185,37 @@ def refusals() -> dict[str, str]:
             gather(features)
         except ValueError as error:
             out[name] = str(error)
-    try:
-        wrap(nn.Linear(1, 1), "none")
-    except ValueError as error:
-        out["none"] = str(error)
+    return out
+
+
+def trained(folder: Path, parallel: str) -> dict[str, Any]:
+    """A trainer in bf16, from weights that differ between processes: what it starts from, gradients, two steps."""
+    training = TrainingConfig(steps=2, parallel=parallel, recompute=True)
+    trainer = Trainer(
+        tiny_task("clip", seed=ranks.rank()), training, AdamWConfig(lr=1e-3), ConstantConfig(), folder / parallel
+    )
+    out: dict[str, Any] = {"before": {name: full(m) for name, m in trainer.masters.masters.items()}}
+    out["flops"] = trainer._progress(own_batch())._flops
+    for name, size in (("plain", None), ("cached", 1)):
+        reduced: list[str] = []
+        all_reduce = dist.all_reduce
+        dist.all_reduce = lambda x, *a, n=reduced, r=all_reduce, **k: (n.append(str(x.dtype)), r(x, *a, **k))[1]
+        if size is None:
+            trainer.module(own_batch()).loss.backward()
+        else:
+            cached_backward(trainer.module, own_batch(), size, trainer.masters)
+        dist.all_reduce = all_reduce
+        trainer.masters.collect()
+        out[name] = {k: full(m.grad) for k, m in trainer.masters.trainable()}
+        out[f"{name} reduced"] = sorted({d for d in reduced if "float" in d})
+        trainer.optimizer.zero_grad()
+    for _ in range(2):
+        trainer._advance(own_batch())
+    out["after"] = {name: full(m) for name, m in trainer.masters.masters.items()}
+    lost = torch.tensor(float("nan") if ranks.rank() == 1 else 1.0)
+    keys = [f"{ranks.rank()}-{i}" for i in range(4)]
+    (folder / parallel).mkdir(exist_ok=True)
+    out["lost"] = trainer._non_finite([(3, lost, {"key": keys}), (4, lost, {"key": []})])
     return out
 
 
@@ -202,7 +231,6 @@ def small_talk() -> dict[str, Any]:
     dist.all_reduce = lambda *a, **k: (calls.append(1), all_reduce(*a, **k))
     means = ranks.mean({"b": torch.tensor(1.0 + r), "a": torch.tensor([3]) * r, "lr": 5e-4})
     dist.all_reduce = all_reduce
-    ranks.barrier()
     return {
         "rank": ranks.rank(),
         "world": ranks.world(),
@@ -229,6 +257,7 @@ def main(folder: Path) -> None:
         "steps": {mode: steps(mode) for mode in ("ddp", "fsdp")},
         "locked": {mode: steps(mode, locked=True) for mode in ("ddp", "fsdp")},
         "bf16": steps("fsdp", bf16=True),
+        "trained": {mode: trained(folder, mode) for mode in ("ddp", "fsdp")},
     }
     torch.save(results, folder / f"{started.rank}.pt")
     ranks.stop()

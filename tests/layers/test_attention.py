@@ -120,18 +120,6 @@ def test_dropout_only_when_training() -> None:
         assert (call(x) != 0).all()
 
 
-@pytest.mark.parametrize(("width", "given", "fit"), [(12, 5, 4), (500, 12, 10), (7, 8, 7)])
-def test_heads_that_do_not_divide(width: int, given: int, fit: int) -> None:
-    with pytest.raises(ValueError, match=rf"^heads: {given} does not divide width {width}; try {fit}$"):
-        Attention(width, given)
-
-
-@pytest.mark.parametrize("given", [0, -3])
-def test_no_heads_at_all(given: int) -> None:
-    with pytest.raises(ValueError, match=f"heads: {given}"):
-        Attention(12, given)
-
-
 def test_names_and_shapes_are_timms() -> None:
     shapes = {name: tuple(p.shape) for name, p in Attention(12, 3).named_parameters()}
     assert shapes == {"qkv.weight": (36, 12), "qkv.bias": (36,), "proj.weight": (12, 12), "proj.bias": (12,)}

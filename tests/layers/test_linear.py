@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pictura.layers import linear as module
 from pictura.layers.linear import Linear, linear
 
 
@@ -96,6 +97,30 @@ def test_under_autocast(dtype: torch.dtype) -> None:
     assert out.dtype == torch.bfloat16
     out.float().sum().backward()
     assert layer.weight.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("gelu", [True, False])
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_cpu_without_bf16_products_never_sees_the_kernel(
+    gelu: bool, grad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: object) -> torch.Tensor:
+        raise AssertionError("the kernel was called")
+
+    x, weight, bias = parts(torch.bfloat16)
+    monkeypatch.setattr(module, "runs_here", lambda: False)
+    monkeypatch.setattr(module, "_fused", refused)
+    out = linear(x, weight.requires_grad_(grad), bias, gelu=gelu)
+    torch.testing.assert_close(out.double(), exact(x, weight, bias, gelu), rtol=2**-7, atol=2**-7)
+
+
+def test_the_cpu_is_asked_on_first_use_and_only_for_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(module, "runs_here", lambda: bool(asked.append(True)))
+    linear(*parts(torch.float32))
+    assert not asked
+    linear(*parts(torch.bfloat16))
+    assert asked
 
 
 def test_in_inference_mode() -> None:

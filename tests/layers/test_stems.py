@@ -3,7 +3,7 @@ import torch
 
 from pictura.config import load
 from pictura.layers.patches import PatchEmbed
-from pictura.layers.stems import ConvStemConfig, PatchStemConfig, StemConfig
+from pictura.layers.stems import ConvStemConfig, PatchStemConfig, StemConfig, groups
 
 
 def test_kinds() -> None:
@@ -57,6 +57,21 @@ def test_examples_do_not_see_each_other() -> None:
 def test_patches_of_other_sizes(patch_size: int) -> None:
     with pytest.raises(ValueError, match=rf"^patch_size: {patch_size} is no power of two"):
         ConvStemConfig().build(patch_size, 12)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 20, 33, 37, 50])
+def test_any_number_of_channels(channels: int) -> None:
+    assert ConvStemConfig(channels=channels).build(4, 12)(torch.randn(2, 3, 8, 8)).isfinite().all()
+
+
+def test_groups() -> None:
+    assert [groups(n) for n in (1, 15, 16, 24, 32, 33, 37, 50, 512)] == [1, 1, 1, 1, 2, 1, 1, 2, 32]
+
+
+@pytest.mark.parametrize("channels", [0, -4])
+def test_no_channels(channels: int) -> None:
+    with pytest.raises(ValueError, match=rf"^channels: {channels} must be at least 1$"):
+        load(StemConfig, {"kind": "conv", "channels": channels})
 
 
 def test_every_parameter_gets_a_gradient() -> None:

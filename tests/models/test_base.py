@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pictura.config import Config, kinds, load, to_dict, to_yaml
-from pictura.models.base import ImageTowerConfig, ModelConfig, TextTowerConfig
+from pictura.models.base import ImageTowerConfig, ModelConfig, TextTowerConfig, check_heads
 
 SMALL = {"image_size": 16, "patch_size": 8, "width": 24, "depth": 2, "heads": 3, "embed_dim": 10}
 SMALL |= {"vocab_size": 50, "context_length": 12}
@@ -109,3 +109,9 @@ def test_compile_takes_it_whole(base: type, kind: str) -> None:
     torch.compiler.reset()
     compiled = torch.compile(lambda: features(base, model), backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(), features(base, model))
+
+
+@pytest.mark.parametrize(("width", "given", "fit"), [(12, 5, 4), (500, 12, 10), (7, 8, 7), (12, 0, 1), (12, -3, 1)])
+def test_heads_that_do_not_divide(width: int, given: int, fit: int) -> None:
+    with pytest.raises(ValueError, match=rf"^heads: {given} does not divide width {width}; try {fit}$"):
+        check_heads(given, width)

@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from pictura.config import load, sized, to_dict
+from pictura.layers.stems import ConvStemConfig, PatchStemConfig
 from pictura.models.base import ModelConfig
 from pictura.models.clip import CLIP, CLIPConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
 
 TINY = CLIPConfig(
-    image=ViTConfig(image_size=16, patch_size=8, width=24, depth=2, heads=3, pre_norm=True, patch_bias=False),
+    image=ViTConfig(
+        image_size=16, patch_size=8, width=24, depth=2, heads=3, pre_norm=True, stem=PatchStemConfig(bias=False)
+    ),
     text=TextTransformerConfig(vocab_size=50, context_length=12, width=16, depth=2, heads=2),
     embed_dim=10,
 )
@@ -42,7 +45,7 @@ def test_published_sizes(size: str, millions: float, for_pictures: float) -> Non
     assert round(sum(n for name, n in counts.items() if name.startswith("image")) / 1e6, 2) == for_pictures
 
 
-@pytest.mark.parametrize("size", CLIPConfig.sizes)
+@pytest.mark.parametrize("size", sorted(CLIPConfig.sizes.keys() - CLIPConfig.ours))
 def test_published_sizes_are_openais_in_all_that_no_shape_shows(size: str) -> None:
     config = sized(CLIPConfig, size)
     assert isinstance(config.image, ViTConfig)
@@ -54,6 +57,36 @@ def test_published_sizes_are_openais_in_all_that_no_shape_shows(size: str) -> No
     assert (config.resize, config.interpolation, config.text.end_token) == ("shortest", "bicubic", None)
     assert config.logit_scale == pytest.approx(2.6593, abs=1e-4)
     assert load(ModelConfig, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(("size", "millions"), [("tiny/16@64", 7.67), ("small/16@64", 14.02)])
+def test_our_own_sizes(size: str, millions: float) -> None:
+    config = sized(CLIPConfig, size)
+    assert size in CLIPConfig.ours
+    assert isinstance(config.image, ViTConfig) and isinstance(config.image.stem, ConvStemConfig)
+    assert (config.image.image_size, config.image.patch_size, config.image.pool) == (64, 16, "average")
+    with torch.device("meta"):
+        count = sum(p.numel() for p in config.build().parameters())
+    assert round(count / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"embed_dim": 0}, "^embed_dim: 0 must be above zero$"),
+        ({"std": [0.2, 0.0, 0.2]}, r"^std: \(0.2, 0.0, 0.2\) must be above zero for each colour$"),
+        ({"text": {"kind": "transformer", "heads": 7}}, "^text.heads: 7 does not divide width 512; try 4$"),
+    ],
+)
+def test_mistakes_are_named_with_their_path(change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        load(ModelConfig, {"kind": "clip"} | change)
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_three_colours(key: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{key}: \(0.5,\) must be 3 numbers"):
+        replace(TINY, **{key: (0.5,)})
 
 
 NAMES = """

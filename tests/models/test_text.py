@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pictura.config import load
+from pictura.models.base import TextTowerConfig
 from pictura.models.text import TextTransformer, TextTransformerConfig
 
 TINY = TextTransformerConfig(vocab_size=50, context_length=12, width=24, depth=3, heads=3, end_token=49)
@@ -106,3 +108,21 @@ def test_scales_of_fresh_weights() -> None:
     assert stds["blocks.7.attn.qkv.weight"] == pytest.approx(256**-0.5, rel=0.02)
     assert stds["blocks.0.attn.proj.weight"] == pytest.approx((256 * 16) ** -0.5, rel=0.02)
     assert stds["blocks.0.mlp.fc1.weight"] == pytest.approx(512**-0.5, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"vocab_size": 0}, "^vocab_size: 0 must be above zero$"),
+        ({"context_length": -1}, "^context_length: -1 must be above zero$"),
+        ({"width": 0}, "^width: 0 must be above zero$"),
+        ({"depth": 0}, "^depth: 0 must be above zero$"),
+        ({"mlp_ratio": -2.0}, "^mlp_ratio: -2.0 must be above zero$"),
+        ({"eps": 0.0}, "^eps: 0.0 must be above zero$"),
+        ({"dropout": -0.5}, "^dropout: -0.5 must be at least 0 and below 1$"),
+        ({"heads": 7}, "^heads: 7 does not divide width 512; try 4$"),
+    ],
+)
+def test_mistakes_are_named(change: dict[str, float], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        load(TextTowerConfig, {"kind": "transformer"} | change)

@@ -7,7 +7,7 @@ from torch import nn
 
 from pictura.config import load, sized
 from pictura.layers.positions import resize_positions
-from pictura.layers.stems import ConvStemConfig
+from pictura.layers.stems import ConvStemConfig, PatchStemConfig
 from pictura.models.base import ImageTowerConfig
 from pictura.models.clip import CLIPConfig
 from pictura.models.vit import ViT, ViTConfig
@@ -28,7 +28,7 @@ def stirred(config: ViTConfig, seed: int = 0) -> ViT:
 @pytest.mark.parametrize("pool", ["class", "average"])
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_against_timm_by_its_own_names(pool: str, pre_norm: bool) -> None:
-    config = replace(TINY, pool=pool, pre_norm=pre_norm, patch_bias=not pre_norm)
+    config = replace(TINY, pool=pool, pre_norm=pre_norm, stem=PatchStemConfig(bias=not pre_norm))
     model, rule = stirred(config), "token" if pool == "class" else "avg"
     peer = timm.models.VisionTransformer(
         img_size=32,
@@ -169,13 +169,27 @@ def test_a_convolutional_stem_takes_the_place_of_patches() -> None:
         ({"image_size": 3}, r"^image.image_size: 3 is no multiple of patch_size 8; try 8$"),
         ({"patch_dropout": 1.0}, r"^image.patch_dropout: 1.0 must be at least 0 and below 1$"),
         ({"patch_dropout": -0.1}, r"^image.patch_dropout: -0.1 must be"),
+        ({"dropout": 1.0}, r"^image.dropout: 1.0 must be at least 0 and below 1$"),
+        ({"drop_path": 1.5}, r"^image.drop_path: 1.5 must be at least 0 and below 1$"),
+        ({"drop_path": float("nan")}, r"^image.drop_path: nan must be"),
+        ({"patch_size": 0}, r"^image.patch_size: 0 must be above zero$"),
+        ({"image_size": 0}, r"^image.image_size: 0 must be above zero$"),
+        ({"depth": 0}, r"^image.depth: 0 must be above zero$"),
+        ({"width": -24}, r"^image.width: -24 must be above zero$"),
+        ({"mlp_ratio": 0}, r"^image.mlp_ratio: 0.0 must be above zero$"),
+        ({"eps": -1e-6}, r"^image.eps: -1e-06 must be above zero$"),
+        ({"width": 24, "heads": 5}, r"^image.heads: 5 does not divide width 24; try 4$"),
+        ({"stem": {"kind": "conv", "channels": 0}}, r"^image.stem.channels: 0 must be at least 1$"),
     ],
 )
-def test_mistakes_are_named_with_their_path(change: dict[str, float], complaint: str) -> None:
+def test_mistakes_are_named_with_their_path(change: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         load(CLIPConfig, {"image": {"kind": "vit", "patch_size": 8, "image_size": 32} | change})
 
 
-def test_heads_are_checked_when_it_is_built() -> None:
-    with pytest.raises(ValueError, match="heads: 5 does not divide width 24; try 4"):
-        replace(TINY, heads=5).build()
+def test_the_stem_is_a_choice() -> None:
+    image = load(CLIPConfig, {"image": {"kind": "vit", "stem": {"kind": "patch", "bias": False}}}).image
+    assert image.stem == PatchStemConfig(bias=False)
+    assert ViTConfig().stem == PatchStemConfig(bias=True)
+    with pytest.raises(ValueError, match=r"image.patch_bias: no such key"):
+        load(CLIPConfig, {"image": {"kind": "vit", "patch_bias": False}})

@@ -287,9 +287,13 @@ def test_damage_is_named_and_does_not_stop_saving(tmp_path: Path, damage: str) -
         (folder / "checkpoint.json").write_text('{"step": 2, "metr')
     else:
         shard.write_bytes(b"\xff" * shard.stat().st_size)
-    with pytest.raises(CheckpointError, match=r"step-000002.*choose another step: \[1\]"):
+    with pytest.raises(CheckpointError, match=r"step-000002.*delete \S*step-000002 to go on from step 1$"):
         kept.load(worker.numbered(0))
     assert numbered_step(tmp_path, 1) == 1
+    if damage == "cut":
+        shutil.rmtree(tmp_path / "step-000001")
+        with pytest.raises(CheckpointError, match=r"delete \S*step-000002 to begin anew$"):
+            kept.load(worker.numbered(0))
     kept.save(3, worker.numbered(3), {"loss": 3.0})
     assert numbered_step(tmp_path, 3) == 3
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pictura.objectives.base import Features, Task
+from pictura.objectives.base import Features, Outcome, Task
 from pictura.recipe import prepare
 from pictura.training.gradient_cache import cached_backward, check_cacheable
+from pictura.training.precision import Masters
 from tests.tiny import tiny
-from tests.training.toys import batch, task
+from tests.training.toys import Match, Toy, batch, task
 
 
 def gradients(of: nn.Module) -> dict[str, Tensor]:
@@ -97,6 +98,35 @@ def test_a_locked_tower_has_no_gradient() -> None:
     toy.model.get_submodule("blocks").requires_grad_(False)
     cached_backward(toy, batch(0), 3)
     assert gradients(toy).keys() == {"model.text.weight", "model.text.bias", "model.logit_scale"}
+
+
+def test_in_bf16_parts_are_added_in_float32() -> None:
+    def of(size: int, dtype: torch.dtype) -> dict[str, Tensor]:
+        toy = task()
+        with torch.no_grad():
+            for p in toy.parameters():
+                p.copy_(p.bfloat16())  # all begin with the same weights
+        masters = Masters(toy, dtype)
+        given = {**batch(0, 512), "image": batch(0, 512)["image"] + 1}  # a bias that all parts pull the same way
+        cached_backward(toy, given, size, masters)
+        return {name: m.grad.clone() for name, m in masters.trainable() if m.grad is not None}
+
+    exact, plain, parts = of(512, torch.float32), of(512, torch.bfloat16), of(1, torch.bfloat16)
+    assert parts.keys() == exact.keys()
+    for name, wanted in exact.items():
+        assert parts[name].dtype == torch.float32
+        far = [float((found[name] - wanted).norm() / wanted.norm()) for found in (plain, parts)]
+        assert far[1] < 2 * far[0] + 2e-3, name
+
+
+def test_a_feature_that_no_loss_uses() -> None:
+    class Deaf(Match):
+        def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
+            return Outcome((features["image"] * torch.arange(4.0)).sum())
+
+    toy = Task(Toy(), {"deaf": Deaf()}, {"deaf": 1.0})
+    cached_backward(toy, batch(0), 3)
+    assert {name.split(".")[1] for name in gradients(toy)} == {"image", "blocks"}
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), nn.SyncBatchNorm(4)])

@@ -1,3 +1,4 @@
+import json
 import math
 import signal
 from collections.abc import Generator
@@ -192,7 +193,9 @@ def test_recomputed_blocks_give_the_same(tmp_path: Path) -> None:
         trained = Trainer(prepared.task, r.training, r.optimizer, r.schedule, folder)
         trained.run(lambda step, prepared=prepared: _plain(prepared.batches.iterate(step)))  # type: ignore[misc]
         losses.append(logged(folder))
-        assert len(calls) == (2 if recompute else 1) * 4  # three steps, and one that counts FLOPs
+        assert (
+            len(calls) == (2 if recompute else 1) * 3 + 1
+        )  # three steps, and what counts FLOPs, which never recomputes
     assert losses[0] == losses[1]
 
 
@@ -213,6 +216,32 @@ def test_compiled_blocks_give_the_same(tmp_path: Path) -> None:
         trained.run(lambda step, prepared=prepared: _plain(prepared.batches.iterate(step)))  # type: ignore[misc]
         losses.append(logged(folder))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_no_block_of_many_falls_back_to_the_uncompiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pictura.recipe import prepare
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    names = ("recompile_limit", "accumulated_recompile_limit")
+    for name in names:  # they come back
+        monkeypatch.setattr(torch._dynamo.config, name, getattr(torch._dynamo.config, name))
+    deep = ("model.image.depth=12", "model.image.drop_path=0.2", "training.compile=true", "training.steps=3")
+    prepared = prepare(tiny(*deep))
+    r = prepared.recipe
+    trained = Trainer(prepared.task, r.training, r.optimizer, r.schedule, tmp_path)
+
+    def evaluate(step: int) -> dict[str, float]:
+        given = next(iter(prepared.batches.iterate()))
+        with torch.no_grad():
+            prepared.task.embed(given)
+            prepared.task.embed({k: v[:5] for k, v in given.items()})
+        return {}
+
+    trained.run(lambda step: _plain(prepared.batches.iterate(step)), evaluate)
+    assert len(logged(tmp_path)) == 3
 
 
 def test_lines_of_the_log(tmp_path: Path) -> None:
@@ -256,6 +285,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, at: int) -> None
     assert (f"the last good checkpoint is {tmp_path}/checkpoints/step-{good:06d}. A" in told) == (good > 0)
     assert ("there is no checkpoint yet" in told) == (good == 0)
     assert "A lower optimizer.lr" in told
+    assert f"{at - 1}-3 and 4 more, in {tmp_path}/non-finite.json; " in told
+    listed = json.loads((tmp_path / "non-finite.json").read_text())
+    assert listed == {"step": at, "keys": [f"{at - 1}-{i}" for i in range(8)]}
     again = trainer(tmp_path)
     assert (again.resume() if good else 0) == good
     assert all(tensor.isfinite().all() for tensor in weights(again).values())
@@ -294,6 +326,63 @@ def test_asked_to_stop_it_saves_first(tmp_path: Path) -> None:
     assert caught.value.code == 143
     assert ours.checkpoints.steps() == [5, 8]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_asked_to_stop_it_does_not_evaluate_first(tmp_path: Path) -> None:
+    ours, seen = trainer(tmp_path, evaluate_every=4), list[int]()
+
+    def stream(start: int) -> Generator[Batch, None, None]:
+        for step, given in enumerate(batches(start), start):
+            if step == 7:
+                signal.raise_signal(signal.SIGTERM)
+            yield given
+
+    with pytest.raises(Stopped):
+        ours.run(stream, lambda step: {"toy/score": float(seen.append(step) or 0)})
+    assert seen == [4]
+    assert ours.checkpoints.steps() == [5, 8]
+
+
+@pytest.mark.parametrize("at", [7, 20])
+def test_an_evaluation_that_fails_costs_no_step(tmp_path: Path, at: int) -> None:
+    def evaluate(step: int) -> dict[str, float]:
+        if step == at:
+            raise RuntimeError("a picture is gone")
+        return {}
+
+    ours = trainer(tmp_path, evaluate_every=7)
+    with pytest.raises(RuntimeError, match="a picture is gone"):
+        ours.run(batches, evaluate)
+    assert trainer(tmp_path).resume() == at
+
+
+def test_what_is_measured_can_be_the_best_whenever_it_was_measured(tmp_path: Path) -> None:
+    ours = trainer(tmp_path, steps=10, save_every=5, evaluate_every=3, keep_last=1, best=("toy/score", "max"))
+    scores = {3: 0.9, 6: 0.5, 9: 0.1, 10: 0.2}
+    ours.run(batches, lambda step: {"toy/score": scores[step]})
+    assert ours.checkpoints.steps() == [3, 10]
+
+
+def test_best_by_what_is_no_metric(tmp_path: Path) -> None:
+    ours = trainer(tmp_path, evaluate_every=2, best=("toy/scor", "max"))
+    with pytest.raises(
+        ValueError, match=r"^training\.best: toy/scor is no metric of this run; did you mean toy/score\?"
+    ):
+        ours.run(batches, lambda step: {"toy/score": 1.0})
+    assert ours.checkpoints.steps() == [2]
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_what_no_objective_uses_is_named(tmp_path: Path, micro_batch: int | None) -> None:
+    def new(**more: Any) -> Trainer:
+        toy = task()
+        toy.model.logit_bias = torch.nn.Parameter(torch.zeros(()))
+        return trainer(tmp_path, toy=toy, steps=2, micro_batch=micro_batch, **more)
+
+    with pytest.raises(ValueError, match=r"logit_bias is to be trained, but no objective uses it; .*training\.freeze$"):
+        new().run(batches)
+    new(freeze=("logit_bias",)).run(batches)
+    assert new(freeze=("logit_bias",)).resume() == 2
 
 
 def test_the_stream_is_closed_whatever_happens(tmp_path: Path) -> None:

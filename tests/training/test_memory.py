@@ -36,6 +36,15 @@ def test_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert peak.mib == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, rel=0.01)
 
 
+def test_a_kernel_that_tells_less(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("VmRSS:\t1 kB\n")
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "status")
+    monkeypatch.setattr(memory, "CLEAR", tmp_path)  # cannot be written to, whoever asks
+    with MemoryPeak(CPU) as peak:
+        pass
+    assert peak.mib == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, rel=0.01)
+
+
 def test_an_error_inside_comes_out() -> None:
     with pytest.raises(KeyError), MemoryPeak(CPU) as peak:
         raise KeyError("x")

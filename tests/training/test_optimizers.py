@@ -114,6 +114,22 @@ def test_a_rate_that_is_no_rate(kind: str) -> None:
         load(OptimizerConfig, {"kind": kind, "lr": -1})
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"lr": float("inf")}, "^lr: inf must be above zero$"),
+        ({"weight_decay": -0.1}, "^weight_decay: -0.1 must be at least 0$"),
+        ({"betas": [0.9, 1.0]}, r"^betas: \[0.9, 1.0\] must both be at least 0 and below 1$"),
+        ({"betas": [-0.1, 0.9]}, r"^betas: \[-0.1, 0.9\] must both be"),
+        ({"eps": 0}, "^eps: 0.0 must be above zero$"),
+        ({"momentum": 1.0}, "^momentum: 1.0 must be at least 0 and below 1$"),
+    ],
+)
+def test_mistakes_are_named(change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        load(OptimizerConfig, {"kind": "muon"} | change)
+
+
 def test_parts_step_together() -> None:
     a, b = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
     both = Together(torch.optim.SGD([a], lr=1.0), torch.optim.SGD([b], lr=2.0))

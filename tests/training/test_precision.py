@@ -52,6 +52,7 @@ def test_steps_too_small_for_bf16_add_up() -> None:
             p.grad = torch.full_like(p, 2**-10)
         masters.collect()
         optimizer.step()
+        optimizer.zero_grad()
         masters.publish()
     torch.testing.assert_close(
         masters.masters["0.weight"].detach(), torch.full((8, 8), 1 - 64 * 2**-10), rtol=0, atol=0
@@ -81,9 +82,19 @@ def test_gradients_go_to_the_masters_and_leave_the_module() -> None:
     grads = {name: m.grad for name, m in masters.trainable()}
     assert {name for name, grad in grads.items() if grad is not None} == {"0.weight", "0.bias"}
     assert grads["0.weight"] is not None and grads["0.weight"].dtype == torch.float32
-    toy[1](torch.ones(2, 8, dtype=torch.bfloat16)).sum().backward()
-    masters.collect()
-    assert masters.masters["0.weight"].grad is None, "no gradient of an earlier step stays"
+
+
+def test_many_small_gradients_add_up_in_float32() -> None:
+    toy = model()
+    masters = Masters(toy, torch.bfloat16)
+    for value in [1.0] + 64 * [2**-10]:
+        for p in toy.parameters():
+            p.grad = torch.full_like(p, value)
+        masters.collect()
+    grad = masters.masters["0.weight"].grad
+    assert grad is not None
+    torch.testing.assert_close(grad, torch.full((8, 8), 1 + 64 * 2**-10), rtol=0, atol=0)
+    assert masters.masters["scale"].grad is toy.scale.grad
 
 
 def test_what_is_locked_is_not_to_be_trained() -> None:

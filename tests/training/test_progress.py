@@ -3,14 +3,14 @@
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
-from pictura.training.progress import Progress, measured_peak, track
+from pictura.training.progress import Progress, measured_peak
 
 
 class Clock:
@@ -155,43 +155,6 @@ def test_a_live_line_on_a_terminal(clock: Clock) -> None:
     assert "\x1b[?25h" in text  # the cursor is back
     assert "a word" not in text
     assert 3 <= text.count("samples/s") <= 5  # redrawn at most four times a second
-
-
-def test_track_gives_everything_and_is_silent_when_quick(clock: Clock) -> None:
-    console, lines = plain()
-    assert list(track(range(5), "index", console=console, clock=clock)) == [0, 1, 2, 3, 4]
-    assert lines() == []
-
-
-def test_track_shows_what_takes_longer(clock: Clock) -> None:
-    console, lines = plain()
-
-    def slow() -> Iterator[int]:
-        for i in range(30):
-            clock.now += 1
-            yield i
-
-    assert len(list(track(slow(), "index", total=30, console=console, clock=clock))) == 30
-    first, *_, last = lines()
-    assert first == "index 2/30"
-    assert last == "index 30/30   1.0 items/s   0:00:00 left"
-    assert len(lines()) == 4
-
-
-def test_track_without_a_length(clock: Clock) -> None:
-    console, lines = plain()
-    for _ in track(iter(range(4)), "scan", console=console, clock=clock):
-        clock.now += 3
-    assert lines()[-1].startswith("scan 4   0.3 items/s")
-
-
-def test_track_that_is_left_early_ends_its_line(clock: Clock) -> None:
-    console, lines = plain()
-    for item in track(range(100), "scan", console=console, clock=clock):
-        clock.now += 3
-        if item == 5:
-            break
-    assert lines()[0] == "scan 1/100"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

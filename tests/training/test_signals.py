@@ -1,10 +1,8 @@
 """Signals are asked for, not obeyed at once; and handlers are left as they were found."""
 
-import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -64,27 +62,3 @@ def test_in_another_thread_it_is_a_flag_that_nobody_sets() -> None:
     thread.start()
     thread.join()
     assert seen == [False]
-
-
-def sleep(ready: "multiprocessing.connection.Connection") -> None:
-    ready.send(True)
-    time.sleep(60)
-
-
-@pytest.mark.parametrize(("number", "dies"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
-def test_a_forked_worker_dies_of_sigterm_but_not_of_ctrl_c(number: signal.Signals, dies: bool) -> None:
-    context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe()
-    with StopRequest() as stop:
-        child = context.Process(target=sleep, args=(theirs,))
-        child.start()
-        try:
-            assert mine.recv()
-            assert child.pid is not None
-            os.kill(child.pid, number)
-            child.join(timeout=20 if dies else 0.3)
-            assert child.exitcode == (-number if dies else None)
-        finally:
-            child.kill()
-            child.join()
-    assert not stop.requested

@@ -1,12 +1,14 @@
 """A CLIP small enough to test with, and its tokenizer; nothing in it is as a fresh model has it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from pictura.data.bpe import TrainTokenizerConfig
 from pictura.data.text import Tokenizer
+from pictura.layers.stems import PatchStemConfig
 from pictura.models.clip import CLIP, CLIPConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
@@ -23,7 +25,8 @@ def make(tokenizer: Tokenizer) -> Callable[..., CLIP]:
 
     def build(seed: int = 0, **changes: object) -> CLIP:
         torch.manual_seed(seed)
-        image = {"image_size": 32, "patch_size": 8, "pre_norm": True, "patch_bias": False, "eps": 1e-5}
+        image: dict[str, Any] = {"image_size": 32, "patch_size": 8, "pre_norm": True, "eps": 1e-5}
+        image["stem"] = PatchStemConfig(bias=False)
         text = {"vocab_size": tokenizer.vocab_size, "context_length": 12}
         shape = {"width": 64, "depth": 2, "activation": "quick_gelu"}
         config = CLIPConfig(

@@ -76,9 +76,9 @@ class Batches:
         _check_batch_size(source, config.batch_size, world)
         self.source, self.config, self.seed, self.rank, self.world = source, config, seed, rank, world
         total = None if isinstance(source, Stream) else len(source) + len(source.bad)
-        self.bad = BadSamples(total, config.max_bad)
+        self.bad = BadSamples(total, config.max_bad, world)
         for sample in source.bad:
-            self.bad.add(sample.key, sample.reason)
+            self.bad.add(sample.key, sample.reason, of_all=True)
         self._reader = Reader(source, view, tokenizer, needs, seed)
 
     @property
@@ -102,6 +102,7 @@ class Batches:
             if epoch != epoch_of_order:
                 order, epoch_of_order = _order(self.seed, epoch, len(self.source)), epoch
             first = place * whole + self.rank * part
+            self.bad.saw(part)
             yield Job(epoch, order[first : first + part])
 
     def _stream(self, source: Stream, start_step: int) -> Iterator[Job]:

@@ -91,11 +91,6 @@ def any_rank(flag: bool) -> bool:
     return bool(told)
 
 
-def barrier() -> None:
-    """Return when every process has come here."""
-    any_rank(False)
-
-
 def mean(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
     """Numbers under names -> their means over processes, as floats: one all-reduce and one wait for the device.
 

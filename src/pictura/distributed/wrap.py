@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pictura.distributed.ranks import world
 
-Mode = Literal["none", "ddp", "fsdp"]
+Mode = Literal["ddp", "fsdp"]
 BUCKET = 2**25  # bytes reduced at once where no overlap with backward is to be had, as DDP's default
 
 
@@ -27,12 +27,10 @@ def wrap(task: nn.Module, mode: Mode = "ddp", *, bf16: bool = False) -> nn.Modul
     """The task, ready to train in this process beside the others; with one process, the task itself.
 
     `bf16` is for fsdp: it keeps float32 shards and computes with bf16 copies. Every process starts from the weights of
-    process 0. The task must lie on its device already. Raises ValueError for mode none beside other processes.
+    process 0. The task must lie on its device already.
     """
     if world() == 1:
         return task
-    if mode == "none":
-        raise ValueError(f"mode none: each of {world()} processes would train a model of its own; use ddp or fsdp")
     if mode == "fsdp":
         return _shard(task, bf16)
     device = next(task.parameters()).device
@@ -42,7 +40,28 @@ def wrap(task: nn.Module, mode: Mode = "ddp", *, bf16: bool = False) -> nn.Modul
     )
     # constants need no broadcast before each forward; set here since torch renamed the argument between 2.11 and 2.14
     replica.broadcast_buffers = norm_over_batch
+    if any(p.dtype is torch.bfloat16 for p in task.parameters()):
+        replica.register_comm_hook(None, _reduce_in_float32)
     return replica
+
+
+def _reduce_in_float32(
+    _: None,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
+    """The mean over processes of a bucket of gradients: rounded to bf16 once, not with each process that adds to it."""
+    low = bucket.buffer()
+    wide = low.float() / world()
+    work = dist.all_reduce(wide, async_op=True)
+    return work.get_future().then(lambda done: low.copy_(done.value()[0]))
+
+
+@torch.no_grad()
+def start_equal(task: nn.Module) -> None:
+    """Every process takes the weights and buffers of process 0; where there is one process, nothing happens."""
+    if world() > 1:
+        for tensor in chain(task.parameters(), task.buffers()):
+            dist.broadcast(tensor.detach(), 0)
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -76,8 +95,7 @@ def units(task: nn.Module) -> list[nn.Module]:
 
 
 def _shard(task: nn.Module, bf16: bool) -> nn.Module:
-    for tensor in chain(task.parameters(), task.buffers()):
-        dist.broadcast(tensor.detach(), 0)
+    start_equal(task)
     mesh = init_device_mesh(next(task.parameters()).device.type, (world(),))
     low = torch.bfloat16 if bf16 else None
     for block in units(task):
@@ -104,11 +122,12 @@ def _average(grad: Tensor) -> Tensor:
 
 
 @contextmanager
-def accumulate(module: nn.Module) -> Iterator[None]:
+def accumulate(module: nn.Module, owners: Iterable[Tensor] | None = None) -> Iterator[None]:
     """Several backwards inside, of any methods of the unwrapped task, count as one: averaged gradients at the end.
 
     DDP reduces once, on leaving. FSDP reduces in each backward, since whole gradients are what it must never hold;
-    averages of sums are sums of averages.
+    averages of sums are sums of averages. `owners`: tensors whose gradients are averaged where these are not the
+    module's own parameters: float32 masters.
     """
     if not isinstance(module, DistributedDataParallel):
         yield
@@ -116,9 +135,9 @@ def accumulate(module: nn.Module) -> Iterator[None]:
     with module.no_sync():
         yield
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for parameter in module.parameters():
-        if parameter.grad is not None:
-            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for owner in module.parameters() if owners is None else owners:
+        if owner.grad is not None:
+            by_dtype.setdefault(owner.grad.dtype, []).append(owner.grad)
     for grads in by_dtype.values():
         for bucket in _buckets(grads):
             flat = torch.cat([grad.flatten() for grad in bucket])

@@ -12,7 +12,8 @@ from pictura.data.text import Tokenizer
 from pictura.evaluation.embed import Embedder, Picture
 from pictura.evaluation.prompts import templates_of
 from pictura.evaluation.zeroshot import classifier
-from pictura.weights.folder import load_folder
+from pictura.layers.linear import runs_here
+from pictura.weights.foreign import load_model
 
 
 class Pictura:
@@ -46,8 +47,14 @@ class Pictura:
         return [dict(zip(labels, row, strict=True)) for row in scores.softmax(1).tolist()]
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> Pictura:
-    """Open a model folder. `device` None takes the GPU where there is one, and bf16 there."""
+def load(path: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Pictura:
+    """Open a model folder: ours, open_clip's, or that of a Hugging Face CLIPModel.
+
+    `device` None takes the GPU where there is one. `dtype` None takes bf16 on a GPU, and on a CPU whose oneDNN
+    multiplies it; else float32. Between the two, numbers of a unit vector and cosines differ by less than 1e-2.
+    """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model, tokenizer = load_folder(path, device=device, dtype=torch.bfloat16 if device.type == "cuda" else None)
+    if dtype is None:
+        dtype = torch.bfloat16 if device.type == "cuda" or (device.type == "cpu" and runs_here()) else torch.float32
+    model, tokenizer = load_model(path, device=device, dtype=dtype)
     return Pictura(model, tokenizer, device)

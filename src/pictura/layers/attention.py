@@ -32,16 +32,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tenso
 
 
 class Attention(nn.Module):
-    """Self-attention. `forward(x: [b n d]) -> [b n d]`; `read(x, at)` gives the output at one position per example.
-
-    Raises ValueError when `heads` does not divide `width`.
-    """
+    """Self-attention. `forward(x: [b n d]) -> [b n d]`; `read(x, at)` gives the output at one position per example."""
 
     def __init__(self, width: int, heads: int, *, causal: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
-            fit = next(h for h in range(max(1, heads), 0, -1) if width % h == 0)
-            raise ValueError(f"heads: {heads} does not divide width {width}; try {fit}")
+        assert heads > 0 and width % heads == 0, "configurations check it"
         self.heads, self.causal = heads, causal
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)

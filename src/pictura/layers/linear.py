@@ -4,6 +4,7 @@ torch adds the bias of a bf16 product by copying it over the whole result first.
 while it writes the result; `torch.compile` calls the same kernel. `python -m benchmarks clip_embed_images` shows it.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this build of torch has the kernel; whether this CPU runs it is asked on first use, `runs_here`."""
+
+
+@cache
+def runs_here() -> bool:
+    """Whether oneDNN has bf16 products on this CPU: the question that `F.linear` asks before it calls oneDNN."""
+    return FUSED and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class Linear(nn.Linear):
@@ -22,8 +30,8 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
     """x: [… d], weight: [out d], bias: [out] -> [… out]."""
-    quick = FUSED and x.device.type == "cpu" and x.dtype is weight.dtype is torch.bfloat16 and x.numel() > 0
-    if not quick or torch.compiler.is_compiling():
+    fits = x.device.type == "cpu" and x.dtype is weight.dtype is torch.bfloat16 and x.numel() > 0
+    if not fits or torch.compiler.is_compiling() or not runs_here():
         out = F.linear(x, weight, bias)
         return F.gelu(out) if gelu else out
     wanted = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)

@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from pictura.losses.hits import count_hits
+
 BLOCK = 2**22
 """Similarities held at once: 16 MiB in float32."""
 
@@ -21,7 +23,8 @@ def contrastive_loss(
 
     The loss is the mean over `rows` (all, if None) of ½ (cross-entropy of image i against all texts + of text i
     against all images). With the rows dealt out over processes, its mean over processes is that of the whole batch.
-    `hits` is the share of `rows` whose picture is nearest to its own text. Logits and sums are float32.
+    `hits` is the share of `rows` whose picture is nearer to its own text than to any other. Logits and sums are
+    float32.
     """
     if image.shape != text.shape or image.dim() != 2:
         raise ValueError(f"image {tuple(image.shape)} and text {tuple(text.shape)} must have one shape, [n d]")
@@ -61,14 +64,14 @@ def _both(a: Tensor, b: Tensor, s: Tensor, block: int, grads: Grads | None) -> t
     """All rows: both directions from one pass over the similarities, and one more for the gradient."""
     n, step = len(a), max(1, block // len(a))
     sa = a * s
-    lse_row, diagonal = a.new_empty(n), (sa * b).sum(1)
+    lse_row, diagonal = a.new_empty(n), a.new_empty(n)
     top, total = a.new_full((n,), float("-inf")), a.new_zeros(n)
     hits, logits = a.new_zeros(()), a.new_empty(min(step, n), n)
     for i in range(0, n, step):
         own = slice(i, min(i + step, n))
         z = torch.mm(sa[own], b.T, out=logits[: own.stop - i])
-        high = z.amax(1)
-        hits += (diagonal[own] >= high - 1e-6 * high.abs()).sum()
+        diagonal[own] = z.diagonal(i)
+        hits += count_hits(z, i, s)
         column = torch.maximum(top, z.amax(0))
         total *= (top - column).exp_()
         top = column
@@ -102,9 +105,9 @@ def _one(
     for i in range(start, stop, step):
         own = slice(i, min(i + step, stop))
         z = (a[own] * s) @ b.T
-        diagonal, high, lse = z.diagonal(i).clone(), z.amax(1), torch.logsumexp(z, 1)
-        hits += (diagonal >= high).sum()
-        loss += (lse - diagonal).sum()
+        hits += count_hits(z, i, s)
+        lse = torch.logsumexp(z, 1)
+        loss += (lse - z.diagonal(i)).sum()
         if grads is not None:
             g = z.sub_(lse[:, None]).exp_()
             g.diagonal(i).sub_(1)

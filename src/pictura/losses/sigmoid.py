@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pictura.losses.hits import count_hits
+
 BLOCK = 2**22
 """Similarities held at once: 16 MiB in float32."""
 
@@ -16,7 +18,8 @@ def sigmoid_loss(
     """image, text: [n d] of unit length, pair i at row i; scale, bias: [] -> (loss [], hits []).
 
     The loss is the sum over pairs of -log sigmoid(±(scale x·y + bias)), divided by the number of `rows` (all, if
-    None) of pictures; each is held against every text. `hits`: the share of pictures nearest to their own text.
+    None) of pictures; each is held against every text. `hits`: the share of pictures nearer to their own text than to
+    any other.
     """
     if image.shape != text.shape or image.dim() != 2:
         raise ValueError(f"image {tuple(image.shape)} and text {tuple(text.shape)} must have one shape, [n d]")
@@ -36,9 +39,8 @@ class _Sigmoid(torch.autograd.Function):
         for i in range(start, stop, step):
             own = slice(i, min(i + step, stop))
             z = torch.addmm(bias.float(), a[own] * s, b.T)
-            diagonal = z.diagonal(i)
-            hits += (diagonal >= z.amax(1)).sum()
-            diagonal.neg_()  # now z is what every softplus takes: negatives as they are, positives negated
+            hits += count_hits(z, i, s)
+            z.diagonal(i).neg_()  # now z is what every softplus takes: negatives as they are, positives negated
             loss += F.softplus(z).sum()
             if any(ctx.needs_input_grad):
                 g = z.sigmoid_().div_(rows)

@@ -1,11 +1,33 @@
 """What a configuration must offer to be chosen as a model, or as a tower of one."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import nn
 
 from pictura.config import Config
+
+
+def check_positive(**values: float) -> None:
+    """Each, by the name of its key, is above zero and finite; else a ValueError names it."""
+    for key, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{key}: {value} must be above zero")
+
+
+def check_share(**values: float) -> None:
+    """Each, by the name of its key, is from 0 up to, not including, 1; else a ValueError names it."""
+    for key, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{key}: {value} must be at least 0 and below 1")
+
+
+def check_heads(heads: int, width: int) -> None:
+    """`heads` divides `width`; else a ValueError with a number that does."""
+    if heads < 1 or width % heads:
+        fit = next(h for h in range(max(1, heads), 0, -1) if width % h == 0)
+        raise ValueError(f"heads: {heads} does not divide width {width}; try {fit}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +46,9 @@ class ImageTowerConfig(Config, ABC):
     image_size: int = 224
     width: int = 768
 
+    def __post_init__(self) -> None:
+        check_positive(image_size=self.image_size, width=self.width)
+
     @abstractmethod
     def build(self) -> nn.Module:
         """The module, with fresh weights."""
@@ -37,6 +62,9 @@ class TextTowerConfig(Config, ABC):
     context_length: int = 77
     end_token: int | None = None
     width: int = 512
+
+    def __post_init__(self) -> None:
+        check_positive(vocab_size=self.vocab_size, context_length=self.context_length, width=self.width)
 
     @abstractmethod
     def build(self) -> nn.Module:

@@ -7,14 +7,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from pictura.models.base import ImageTowerConfig, ModelConfig, TextTowerConfig
+from pictura.models.base import ImageTowerConfig, ModelConfig, TextTowerConfig, check_positive
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
 
 
 def published(vit: str, image_size: int, embed_dim: int, text_width: int) -> dict[str, Any]:
     """One row of the paper's table 20, as configuration."""
-    clip = {"pre_norm": True, "patch_bias": False, "activation": "quick_gelu", "eps": 1e-5}
+    clip: dict[str, Any] = {"pre_norm": True, "activation": "quick_gelu", "eps": 1e-5}
+    clip |= {"stem": {"kind": "patch", "bias": False}}
     return {
         "embed_dim": embed_dim,
         "image": {"kind": "vit", "size": vit, "image_size": image_size} | clip,
@@ -28,11 +29,26 @@ def published(vit: str, image_size: int, embed_dim: int, text_width: int) -> dic
     }
 
 
+def small(width: int, depth: int, channels: int) -> dict[str, Any]:
+    """One of our own, for one machine: pictures of 64 pixels in 16 patches, behind a convolutional stem."""
+    shape = {"width": width, "heads": width // 64}
+    image = {"kind": "vit", "image_size": 64, "patch_size": 16, "depth": depth, "pool": "average"} | shape
+    return {
+        "embed_dim": width,
+        "image": image | {"stem": {"kind": "conv", "channels": channels}},
+        "text": {"kind": "transformer", "depth": depth // 2, "context_length": 48} | shape,
+    }
+
+
+OURS = {"tiny/16@64": small(128, 4, 16), "small/16@64": small(192, 6, 32)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class CLIPConfig(ModelConfig):
     """Two towers and the space they share. `mean`, `std`, `resize`, `interpolation` say how pictures must be prepared.
 
     `logit_scale` is the logarithm of the first temperature's inverse (paper: ln 1/0.07); `logit_bias` is SigLIP's.
+    The sizes ViT-… are published; tiny/… and small/… are ours, for one machine.
     """
 
     kind: ClassVar[str] = "clip"
@@ -41,7 +57,9 @@ class CLIPConfig(ModelConfig):
         "ViT-B/16": published("B/16", 224, 512, 512),
         "ViT-L/14": published("L/14", 224, 768, 768),
         "ViT-L/14@336": published("L/14", 336, 768, 768),
+        **OURS,
     }
+    ours: ClassVar[frozenset[str]] = frozenset(OURS)
 
     image: ImageTowerConfig = field(default_factory=ViTConfig)
     text: TextTowerConfig = field(default_factory=TextTransformerConfig)
@@ -52,6 +70,14 @@ class CLIPConfig(ModelConfig):
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     resize: Literal["shortest", "squash"] = "shortest"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def __post_init__(self) -> None:
+        check_positive(embed_dim=self.embed_dim)
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3:
+                raise ValueError(f"{key}: {values} must be 3 numbers: red, green, blue")
+        if not min(self.std) > 0:
+            raise ValueError(f"std: {self.std} must be above zero for each colour")
 
     def build(self) -> "CLIP":
         """The module, with fresh weights."""

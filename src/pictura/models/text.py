@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pictura.layers.block import Block
 from pictura.layers.mlp import Activation
-from pictura.models.base import TextTowerConfig
+from pictura.models.base import TextTowerConfig, check_heads, check_positive, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,12 @@ class TextTransformerConfig(TextTowerConfig):
     activation: Activation = "gelu"
     eps: float = 1e-5
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(depth=self.depth, mlp_ratio=self.mlp_ratio, eps=self.eps)
+        check_heads(self.heads, self.width)
+        check_share(dropout=self.dropout)
 
     def build(self) -> "TextTransformer":
         """The module, with fresh weights."""

@@ -3,7 +3,7 @@
 Names of parameters follow timm's `VisionTransformer`, so that most public weights need no renaming.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +14,7 @@ from pictura.layers.mlp import Activation
 from pictura.layers.patches import drop_patches
 from pictura.layers.positions import resize_positions
 from pictura.layers.stems import PatchStemConfig, StemConfig
-from pictura.models.base import ImageTowerConfig
+from pictura.models.base import ImageTowerConfig, check_heads, check_positive, check_share
 
 SHAPES = {
     "Ti": {"width": 192, "depth": 12, "heads": 3},
@@ -27,7 +27,7 @@ SHAPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(ImageTowerConfig):
-    """A ViT. `pool` reads the class token or the patches' average; `pre_norm` and `patch_bias` are CLIP's changes.
+    """A ViT. `pool` reads the class token or the patches' average; `pre_norm` and a `stem` without bias are CLIP's.
 
     `patch_dropout` is the share of patches left out in training (FLIP); `drop_path` grows linearly over the depth.
     """
@@ -45,18 +45,19 @@ class ViTConfig(ImageTowerConfig):
     activation: Activation = "gelu"
     eps: float = 1e-6
     pre_norm: bool = False
-    patch_bias: bool = True
-    stem: StemConfig | None = None
+    stem: StemConfig = field(default_factory=PatchStemConfig)
     dropout: float = 0.0
     drop_path: float = 0.0
     patch_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(depth=self.depth, mlp_ratio=self.mlp_ratio, patch_size=self.patch_size, eps=self.eps)
+        check_heads(self.heads, self.width)
+        check_share(dropout=self.dropout, drop_path=self.drop_path, patch_dropout=self.patch_dropout)
         if self.image_size % self.patch_size:
             fit = max(1, round(self.image_size / self.patch_size)) * self.patch_size
             raise ValueError(f"image_size: {self.image_size} is no multiple of patch_size {self.patch_size}; try {fit}")
-        if not 0 <= self.patch_dropout < 1:
-            raise ValueError(f"patch_dropout: {self.patch_dropout} must be at least 0 and below 1")
 
     def build(self) -> "ViT":
         """The module, with fresh weights."""
@@ -70,7 +71,7 @@ class ViT(nn.Module):
         super().__init__()
         c = self.config = config
         self.width, self.grid = c.width, c.image_size // c.patch_size
-        self.patch_embed = (c.stem or PatchStemConfig(bias=c.patch_bias)).build(c.patch_size, c.width)
+        self.patch_embed = c.stem.build(c.patch_size, c.width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, c.width)) if c.pool == "class" else None
         self.pos_embed = nn.Parameter(torch.empty(1, (c.pool == "class") + self.grid**2, c.width))
         self.norm_pre = nn.LayerNorm(c.width, eps=c.eps) if c.pre_norm else nn.Identity()

@@ -170,7 +170,9 @@ class Checkpoints:
                 planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
                 dcp_load(targets, storage_reader=reader, planner=planner, no_dist=not dist.is_initialized())
         except CheckpointException as failure:
-            raise CheckpointError(f"{self.path(step)}: cannot be read: {_cause(failure)}") from failure
+            raise CheckpointError(
+                f"{self.path(step)}: cannot be read: {_cause(failure)}; {self._others(step)}"
+            ) from failure
         for name, (box, key) in values.items():
             box[key] = decode(record["values"][name])
         return step
@@ -221,8 +223,8 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def _others(self, step: int) -> str:
-        others = [s for s in self.steps() if s != step]
-        return f"choose another step: {others}" if others else "it is the only one, so train anew"
+        before = max((s for s in self.steps() if s != step), default=None)
+        return f"delete {self.path(step)} to " + ("begin anew" if before is None else f"go on from step {before}")
 
     def _explain(self, step: int, cause: BaseException) -> BaseException:
         if not isinstance(cause, OSError):

@@ -14,15 +14,18 @@ from torch import Tensor, nn
 
 from pictura.distributed.wrap import accumulate, unwrap
 from pictura.objectives.base import Batch, Outcome, Task
+from pictura.training.precision import Masters
 
 
-def cached_backward(module: nn.Module, batch: Batch, micro_batch: int) -> Outcome:
+def cached_backward(module: nn.Module, batch: Batch, micro_batch: int, masters: Masters | None = None) -> Outcome:
     """The task's outcome on `batch`, [b …], and its gradients, with at most `micro_batch` examples embedded at once.
 
     `module` is a task, or what `wrap` made of one. Each part is embedded twice with the same random numbers, so dropout
-    is exact too; batch norm is not, since it looks across examples, and is refused by `check_cacheable`.
+    is exact too; batch norm is not, since it looks across examples, and is refused by `check_cacheable`. With
+    `masters`, the gradients of all parts are added there, in float32.
     """
     task = unwrap(module)
+    masters = masters or Masters(task)
     assert isinstance(task, Task)
     parts = list(_split(batch, micro_batch))
     seeds = [int(seed) for seed in torch.randint(2**62, (len(parts),))]
@@ -33,17 +36,20 @@ def cached_backward(module: nn.Module, batch: Batch, micro_batch: int) -> Outcom
                 embedded.append(task.embed(part))
     features = {key: torch.cat([e[key] for e in embedded]) for key in embedded[0]}
     leaves = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in features.items()}
-    with accumulate(module):
+    with accumulate(module, masters.masters.values()):
         outcome = task.score(leaves)
         outcome.loss.backward()
+        masters.collect()
         start = 0
         for part, seed in zip(parts, seeds, strict=True):
             with _seeded(seed, _device(batch)):
                 again = task.embed(part)
-            pairs = [(again[k], leaves[k].grad) for k in again if again[k].requires_grad]
-            size = len(next(iter(again.values())))
-            torch.autograd.backward([a for a, _ in pairs], [g[start : start + size] for _, g in pairs if g is not None])
-            start += size
+            end = start + len(next(iter(again.values())))
+            grads = {k: x.grad[start:end] for k, x in leaves.items() if x.grad is not None and again[k].requires_grad}
+            if grads:
+                torch.autograd.backward([again[k] for k in grads], list(grads.values()))
+                masters.collect()
+            start = end
     return outcome
 
 

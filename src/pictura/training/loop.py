@@ -4,22 +4,24 @@ What a step does is a function of (seed, step) and the state in its checkpoint, 
 from its last checkpoint to the same losses, bit for bit on one machine.
 """
 
+import json
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from pictura.config import Config
+from pictura.config.messages import nearest
 from pictura.data.randomness import random_generator
-from pictura.distributed.ranks import any_rank, is_main, mean, rank, world
-from pictura.distributed.wrap import clip_gradients, units, unsharded, wrap
+from pictura.distributed.ranks import any_rank, collect, is_main, mean, rank, world
+from pictura.distributed.wrap import clip_gradients, start_equal, unsharded, wrap
 from pictura.objectives.base import Batch, Outcome, Task
 from pictura.training.checkpoints import Checkpoints
 from pictura.training.ema import Ema
@@ -27,6 +29,7 @@ from pictura.training.flops import count_flops
 from pictura.training.gradient_cache import cached_backward, check_cacheable
 from pictura.training.metrics import MetricsLog
 from pictura.training.optimizers import OptimizerConfig
+from pictura.training.parts import compile_blocks, freeze, recompute, remembering
 from pictura.training.precision import Masters
 from pictura.training.progress import Progress, measured_peak
 from pictura.training.schedules import ScheduleConfig
@@ -44,7 +47,8 @@ class TrainingConfig(Config):
     freeze: names of model parts that keep their weights, `image` for a locked picture tower (LiT, Zhai et al. 2022).
     recompute: activations of blocks are computed again in the backward pass, to save memory.
     save_every, evaluate_every: in steps; the end of the run is always saved and evaluated.
-    best: metric, and whether `min` or `max` of it is best, for the checkpoint kept beside the last ones.
+    best: metric, and whether `min` or `max` of it is best, for the checkpoint kept beside the last ones; with it, each
+        step that is evaluated is saved.
     """
 
     steps: int
@@ -90,20 +94,20 @@ class Trainer:
         self.config, self.folder, self.seed, self.device = config, folder, seed, torch.device(device)
         self.task = task.to(self.device)
         self.schedule = schedule.build(config.steps)
-        self.step = 0
+        self.step, self._tried = 0, False
         freeze(task.model, config.freeze)
         if config.micro_batch is not None:
             check_cacheable(task)
         if config.recompute:
             recompute(task)
         if config.compile:
-            for block in units(task):
-                block.compile()
+            compile_blocks(task)
         bf16, sharded = config.precision == "bf16", config.parallel == "fsdp" and world() > 1
         if sharded:  # FSDP keeps float32 shards and casts each once, when it gathers them
             self.module = wrap(task, "fsdp", bf16=bf16)
             self.masters = Masters(task)
         else:
+            start_equal(task)  # here, since DDP would see bf16 copies only
             self.masters = Masters(task, torch.bfloat16 if bf16 else torch.float32)
             self.module = wrap(task, "ddp")
             self.masters.publish()
@@ -131,18 +135,21 @@ class Trainer:
                     progress.update(self.step, {"loss": outcome.loss.detach()})
                     recent.append((self.step, outcome.loss.detach(), batch))
                     last = self.step == config.steps
-                    saving = last or self.step % config.save_every == 0
+                    evaluating = evaluate is not None and (last or _due(self.step, config.evaluate_every))
+                    saving = last or _due(self.step, config.save_every) or (evaluating and config.best is not None)
                     # a loss is read one step late, so that nothing waits for a GPU; before a save, at once
                     halt = any_rank(stop.requested or _lost(recent[0]))
-                    if (saving or halt) and any_rank(any(map(_lost, recent)) or not self.masters.finite()):
-                        raise NonFinite(self._non_finite(*next(filter(_lost, recent), recent[-1])))
+                    evaluating = evaluating and (last or not halt)  # who stops a run does not want to wait
+                    checking = saving or halt or evaluating
+                    if checking and any_rank(any(map(_lost, recent)) or not self.masters.finite()):
+                        raise NonFinite(self._non_finite(recent))
                     now: dict[str, float] = {}
                     if last or self.step % config.log_every == 0:
                         now |= self._measure(outcome) | _speed(progress)
                         log.write(self.step, now)
                     with progress.paused():
-                        if evaluate and (last or (config.evaluate_every and self.step % config.evaluate_every == 0)):
-                            found = self.evaluate(evaluate)
+                        if evaluate and evaluating:
+                            found = self._evaluate_or_save(evaluate, now, outcome)
                             log.write(self.step, found)
                             now |= found
                         if saving or halt:
@@ -166,8 +173,10 @@ class Trainer:
             outcome: Outcome = self.module(batch)
             outcome.loss.backward()
         else:
-            outcome = cached_backward(self.module, batch, self.config.micro_batch)
+            outcome = cached_backward(self.module, batch, self.config.micro_batch, self.masters)
         self.masters.collect()
+        if not self._tried:
+            self._check_used()
         if self.config.clip_norm is not None:
             norm = clip_gradients((p for _, p in self.masters.trainable()), self.config.clip_norm)
             outcome.metrics["gradient_norm"] = norm
@@ -180,17 +189,57 @@ class Trainer:
         self.step += 1
         return outcome
 
-    def _non_finite(self, step: int, loss: Tensor, batch: Batch) -> str:
+    def _non_finite(self, recent: Iterable[Step]) -> str:
+        """What happened, the same words in every process; the keys of the whole batch go to a file."""
+        told = collect([(step, float(loss), list(map(str, batch.get("key", ())))) for step, loss, batch in recent])
+        steps = [list(of_all) for of_all in zip(*told, strict=True)]  # for each step, what each process tells
+        processes = next((s for s in steps if not all(isfinite(loss) for _, loss, _ in s)), steps[-1])
+        step, keys = processes[0][0], [key for _, _, own in processes for key in own]
+        lost = {n: loss for n, (_, loss, _) in enumerate(processes) if not isfinite(loss)}
+        what = f"the loss is {next(iter(lost.values()))}" if lost else "the weights are not finite any more"
+        if 0 < len(lost) < world():
+            what += f" in process {', '.join(map(str, lost))}"
+        path = self.folder / "non-finite.json"
+        if is_main():
+            with suppress(OSError):  # a full disk must not hide what happened
+                path.write_text(json.dumps({"step": step, "keys": keys}, indent=1), encoding="utf-8")
+        examples = ", ".join(keys[:4]) or "unnamed examples"
+        more = f" and {len(keys) - 4} more, in {path}" if len(keys) > 4 else ""
         kept = self.checkpoints.steps()
-        keys = ", ".join(map(str, batch.get("key", ())[:4]))
         back = (
             f"the last good checkpoint is {self.checkpoints.path(kept[-1])}" if kept else "there is no checkpoint yet"
         )
-        what = "the weights are not finite any more" if loss.isfinite() else f"the loss is {float(loss)}"
         return (
-            f"step {step}: {what}, in the batch of {keys or 'unnamed examples'}; {back}. "
+            f"step {step}: {what}, in the batch of {examples}{more}; {back}. "
             "A lower optimizer.lr, a longer schedule.warmup or precision float32 usually help"
         )
+
+    def _check_used(self) -> None:
+        """After the first backward. Without a gradient there are no moments, so a checkpoint would lack them."""
+        for name, parameter in self.masters.trainable():
+            if parameter.grad is None:
+                name = name.removeprefix("model.")
+                raise ValueError(
+                    f"model: {name} is to be trained, but no objective uses it; "
+                    "leave it out, or name it in training.freeze"
+                )
+        self._tried = True
+
+    def _evaluate_or_save(self, evaluate: Evaluate, now: dict[str, float], outcome: Outcome) -> dict[str, float]:
+        """What goes wrong in an evaluation, in any process, must not cost the steps since the last save."""
+        found, failure = dict[str, float](), None
+        try:
+            found = self.evaluate(evaluate)
+            names = sorted(found.keys() | outcome.metrics.keys())
+            if self.config.best is not None and (name := self.config.best[0]) not in names:
+                hint = nearest(name, names) or f"; there are {', '.join(names)}"
+                raise ValueError(f"training.best: {name} is no metric of this run{hint}")
+        except Exception as error:  # noqa: BLE001  raised again, when all have saved
+            failure = error
+        if any_rank(failure is not None):
+            self.save(now)
+            raise failure or RuntimeError("the evaluation failed in another process, which tells why")
+        return found
 
     def evaluate(self, evaluate: Evaluate) -> dict[str, float]:
         """Metrics of the model as it is, or of its moving average where there is one."""
@@ -249,20 +298,25 @@ class Trainer:
         return MetricsLog(self.folder, self.step or None) if is_main() else _NoLog()
 
     def _progress(self, batch: Batch) -> Progress:
-        """The display; the arithmetic of a step is counted on two examples, when nothing is sharded yet."""
+        """The display; the arithmetic of a step is counted on two examples of each process."""
         size = len(next(iter(batch.values())))
         flops = None
-        if world() == 1 and size > 1:
-            flops = count_flops(self.task, {k: v[:2] for k, v in batch.items()}) * size
+        if size > 1:
+            with remembering(self.task):
+                flops = count_flops(self.task, {k: v[:2] for k, v in batch.items()}) * size * world()
         dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
         return Progress(
             self.config.steps,
             start=self.step,
             samples=size * world(),
             flops=flops,
-            peak=measured_peak(self.device, dtype) if is_main() else None,
+            peak=measured_peak(self.device, dtype) * world() if is_main() else None,
             enabled=is_main(),
         )
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
 
 
 def _lost(step: Step) -> bool:
@@ -298,24 +352,3 @@ class _swapped(AbstractContextManager[None]):
     def __exit__(self, *error: Any) -> None:
         self._inside.__exit__(*error)
         self._masters.publish()
-
-
-def freeze(model: nn.Module, names: tuple[str, ...]) -> None:
-    """Parts of `model` that keep their weights. Raises ValueError for a name that is no part of it."""
-    for name in names:
-        found = [p for n, p in model.named_parameters() if n == name or n.startswith(f"{name}.")]
-        if not found:
-            parts = ", ".join(dict(model.named_children()))
-            raise ValueError(f"training.freeze: the model has no part {name}; it has {parts}")
-        for parameter in found:
-            parameter.requires_grad_(False)
-
-
-def recompute(task: nn.Module) -> None:
-    """Blocks forget their activations and compute them again in the backward pass (Chen et al. 2016)."""
-    for block in units(task):
-        block.forward = _recomputed(block.forward)
-
-
-def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda *args: checkpoint(forward, *args, use_reentrant=False)

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,8 +24,11 @@ class MemoryPeak:
     def __enter__(self) -> Self:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        elif CLEAR.exists():
-            CLEAR.write_text("5")  # Linux: the high-water mark goes down to what is held now
+        else:
+            with suppress(
+                OSError
+            ):  # not Linux, or a container that forbids it: then the peak is that of the whole life
+                CLEAR.write_text("5")  # the high-water mark goes down to what is held now
         return self
 
     def __exit__(
@@ -37,8 +41,9 @@ def peak_mib(device: torch.device) -> float:
     """Peak memory since the last reset, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if STATUS.exists():
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        return float(line.split()[1]) / 2**10
+    with suppress(OSError):
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM"):  # some sandboxed kernels leave it out
+                return float(line.split()[1]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,5 +1,6 @@
 """Optimisers, with CLIP's rule of what decays."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ class OptimizerConfig(Config, ABC):
     weight_decay: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr: {self.lr} must be above zero")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay: {self.weight_decay} must be at least 0")
 
     @abstractmethod
     def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
@@ -35,6 +38,13 @@ class AdamWConfig(OptimizerConfig):
 
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: {list(self.betas)} must both be at least 0 and below 1")
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"eps: {self.eps} must be above zero")
 
     def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
         """The optimiser over named parameters; fused, one pass over memory."""
@@ -56,6 +66,11 @@ class MuonConfig(AdamWConfig):
     kind: ClassVar[str] = "muon"
 
     momentum: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: {self.momentum} must be at least 0 and below 1")
 
     def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
         """The optimiser over named parameters."""

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 class Masters:
     """The float32 parameters that an optimiser steps, beside those the module computes with; in float32 they are one.
 
-    Build it before the optimiser. Each step: backward, `collect()`, optimiser step, `publish()`.
+    Build it before the optimiser. Each step: backward, `collect()`, optimiser step and its `zero_grad`, `publish()`.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
@@ -39,10 +39,17 @@ class Masters:
         largest = torch._foreach_norm([shard for shard in shards if shard.numel()], torch.inf)
         return bool(torch.stack(largest).isfinite().all())
 
+    @torch.no_grad()
     def collect(self) -> None:
-        """Move the module's gradients to the masters, in float32."""
+        """Move the module's gradients to the masters and add them there in float32: after each of several backwards,
+        so that what many parts bring is not rounded to bf16 in between."""
         for master, parameter in self._pairs:
-            master.grad = None if parameter.grad is None else parameter.grad.float()
+            if parameter.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad += parameter.grad
             parameter.grad = None
 
     @torch.no_grad()

@@ -6,11 +6,11 @@ most four times a second: there is no thread, which a forked loader worker could
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 from rich.console import Console
@@ -20,11 +20,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-T = TypeVar("T")
-
 REDRAW, PLAIN = 0.25, 10.0  # seconds between two lines, on a terminal and elsewhere
 WINDOW = 20.0  # seconds over which the speed is averaged
-PATIENCE = 2.0  # `track` stays silent for work that takes less
+PATIENCE = 2.0  # work that takes less is shown no line
 
 
 class Progress:
@@ -144,30 +142,6 @@ class Progress:
         facts += [] if share is None else [f"{share:.0%} of peak"]
         facts += [] if left is None else [f"{timedelta(seconds=round(left))} left"]
         return facts + [f"{name} {float(value):.4g}" for name, value in self._metrics.items()]
-
-
-def track(
-    iterable: Iterable[T],
-    description: str,
-    total: int | None = None,
-    *,
-    unit: str = "items",
-    console: Console | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Iterator[T]:
-    """The items of `iterable`, with a progress line if they take over two seconds. `total`: how many, where it has no
-    length."""
-    if total is None and isinstance(iterable, Sized):
-        total = len(iterable)
-    began, progress = clock(), None
-    with ExitStack() as stack:
-        for done, item in enumerate(iterable, start=1):
-            yield item
-            if progress is None and clock() - began >= PATIENCE:
-                progress = Progress(total, description=description, unit=unit, console=console, clock=clock)
-                stack.enter_context(progress)
-            if progress is not None:
-                progress.update(done)
 
 
 @torch.no_grad()

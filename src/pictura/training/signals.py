@@ -1,6 +1,5 @@
 """Being asked to stop: SIGTERM and the first Ctrl-C become a flag that the loop reads when a step is done."""
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -33,7 +32,6 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._process = 0
         self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     @property
@@ -46,7 +44,6 @@ class StopRequest:
         return self.signal.name if self.signal else ""
 
     def __enter__(self) -> Self:
-        self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in STOPS}
         return self
@@ -59,17 +56,7 @@ class StopRequest:
         self._before = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            self._in_child(number)
-        elif self.requested and number == signal.SIGINT:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        elif not self.requested:
+        if not self.requested:
             self.signal = signal.Signals(number)
-
-    @staticmethod
-    def _in_child(number: int) -> None:
-        """A forked loader worker inherits the handler. It must die of SIGTERM, or joining it would hang. Ctrl-C, which
-        the terminal sends to every process, is the parent's to answer: it needs a last batch to end its step."""
-        if number == signal.SIGTERM:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)

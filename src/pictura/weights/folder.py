@@ -36,10 +36,10 @@ def save_folder(
     path = Path(path).expanduser().resolve()
     config = model.config
     assert isinstance(config, ModelConfig), f"{type(model)} has no ModelConfig as its `config`"
-    state = {name: _cast(tensor.detach().cpu(), dtype).contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: cast(tensor.detach().cpu(), dtype).contiguous() for name, tensor in model.state_dict().items()}
     if problems := unfit(state, empty(config).state_dict()):
         raise ValueError(f"{path}: not written, the weights could not be used: {problems}")
-    _check_tokenizer(config, tokenizer, f"{path}: not written, its tokenizer")
+    check_tokenizer(config, tokenizer, f"{path}: not written, its tokenizer")
     _refuse_others(path)
     aside = path.with_name(f".tmp-{path.name}")
     try:
@@ -68,7 +68,7 @@ def load_folder(
     path = _existing(Path(path).expanduser())
     config = load(ModelConfig, path / CONFIG)
     tokenizer = Tokenizer.load(path / TOKENIZER)
-    _check_tokenizer(config, tokenizer, f"{path / TOKENIZER}:")
+    check_tokenizer(config, tokenizer, f"{path / TOKENIZER}:")
     model = empty(config)
     state = read_safetensors(path / WEIGHTS, device, dtype)
     if problems := unfit(state, model.state_dict()):
@@ -104,7 +104,7 @@ def read_safetensors(
     try:
         with safe_open(file, "pt") as stored:
             # safetensors maps the file: a copy keeps the weights when the file goes
-            return {name: _cast(stored.get_tensor(name), dtype).to(device, copy=True) for name in stored.keys()}  # noqa: SIM118
+            return {name: cast(stored.get_tensor(name), dtype).to(device, copy=True) for name in stored.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise ValueError(f"{file}: there is no such file") from error
     except (OSError, SafetensorError) as error:
@@ -140,13 +140,15 @@ def _some(names: list[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + rest
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """In `dtype` (None: as it is), if it is floating; a scalar, such as a temperature, always in float32."""
     if not tensor.is_floating_point():
         return tensor
     return tensor.float() if tensor.dim() == 0 else tensor.to(dtype)
 
 
-def _check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, whose: str) -> None:
+def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, whose: str) -> None:
+    """ValueError, beginning with `whose`, where the tokenizer has more tokens than the model."""
     text = getattr(config, "text", None)
     if isinstance(text, TextTowerConfig) and tokenizer.vocab_size > text.vocab_size:
         raise ValueError(f"{whose} has {tokenizer.vocab_size} tokens, but the model has {text.vocab_size}: not its own")

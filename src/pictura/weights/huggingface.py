@@ -122,7 +122,7 @@ def _configuration(json: Json) -> dict[str, Any]:
         "logit_scale": json.get("logit_scale_init_value", math.log(1 / 0.07)),
         "image": _tower(vision)
         | {"kind": "vit", "image_size": vision["image_size"], "patch_size": vision["patch_size"]}
-        | {"pre_norm": True, "patch_bias": False},
+        | {"pre_norm": True, "stem": {"kind": "patch", "bias": False}},
         "text": _tower(text)
         | {"kind": "transformer", "vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
         | {"end_token": None if end == 2 else end},  # 2, a slip of old files, means the highest id

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pictura.config import load
 from pictura.layers.mlp import ACTIVATIONS, Activation
+from pictura.layers.stems import PatchStemConfig
 from pictura.models.clip import CLIPConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
@@ -111,7 +112,7 @@ def inferred(
         activation=activation,
         eps=1e-5,
         pre_norm="image.norm_pre.weight" in state,
-        patch_bias=False,
+        stem=PatchStemConfig(bias=False),
     )
     text = TextTransformerConfig(
         vocab_size=vocab_size,

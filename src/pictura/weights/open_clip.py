@@ -96,7 +96,8 @@ def _configuration(json: Json) -> dict[str, Any]:
     if "embed_dim" not in model:
         raise ValueError("embed_dim: missing; is it a model's open_clip_config.json?")
     activation = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
-    image = _tower(vision, IMAGE, "vision_cfg") | activation | {"kind": "vit", "patch_bias": False}
+    image = _tower(vision, IMAGE, "vision_cfg") | activation | {"kind": "vit"}
+    image["stem"] = {"kind": "patch", "bias": False}
     image["pre_norm"] = not vision.get("no_ln_pre")
     if all(isinstance(vision[key], int) and vision[key] > 0 for key in ("width", "head_width")):
         image["heads"] = vision["width"] // vision["head_width"]

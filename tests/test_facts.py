@@ -1,0 +1,60 @@
+"""What a run would take."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+import torch
+
+from pictura import facts
+from pictura.data.stream import StreamConfig
+from pictura.training.loop import Trainer
+from tests.tiny import tiny
+
+
+def test_a_stream_that_does_not_know_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "known_length", lambda source: None)
+    planned = facts.plan(tiny())
+    assert (planned["examples"], planned["epochs"]) == (None, None)
+    assert ("not known", "examples in the data") in facts.in_words(planned)
+
+
+def test_the_length_of_a_stream() -> None:
+    urls = "https://nowhere.invalid/a.tar"
+    assert facts.known_length(StreamConfig(path=urls).build()) is None
+    assert facts.known_length(StreamConfig(path=urls, examples=7).build()) == 7
+
+
+def test_what_does_not_fit_into_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "_advance", full)
+    with pytest.raises(ValueError, match=r"too small for loader\.batch_size 16; set training\.micro_batch"):
+        facts.plan(tiny())
+
+
+def test_waiting_for_batches_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch in four is slow, as with four workers, and one step in eight; every step has a batch of its own."""
+    now, given = 0.0, list[int]()
+
+    class Slow:
+        device = torch.device("cpu")
+
+        def _advance(self, batch: int) -> None:
+            nonlocal now
+            given.append(batch)
+            now += 50.0 if batch % 8 == 0 else 1.0
+
+    def bursts() -> Iterator[Any]:
+        nonlocal now
+        for number in count():
+            now += 8.0 if number % 4 == 0 else 0.0
+            yield number
+
+    monkeypatch.setattr(facts.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(facts, "LONGEST", 1000.0)
+    trainer: Any = Slow()
+    assert facts.seconds_per_step(trainer, bursts(), skip=5) == pytest.approx(1 + 2)
+    assert given == list(range(9))
