@@ -1,12 +1,19 @@
-"""A run that has been trained, for the tests that need one."""
+"""Settings of the whole suite, and a run that has been trained, for the tests that need one."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.tiny import RETRIEVAL, tiny
+
+# The same examples in every run, so that what passes here passes everywhere; HYPOTHESIS_PROFILE=explore seeks new ones.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,8 @@ def theirs(texts: list[str], length: int = 77) -> torch.Tensor:
 @example("’s ‘tis “quoted” ＂")
 @example("&lt;b&gt; R&amp;amp;D &nbsp;x")
 def test_ids_are_clips(text: str) -> None:
-    assume(after_guesses(text) == text)
+    for seen in (text, ftfy.fixes.remove_control_chars(text)):  # ftfy guesses before and after it drops these
+        assume(after_guesses(seen) == seen)
     assume("<|" not in text)  # open_clip has other names for start and end
     assume("&" not in text or "<" not in text)  # ftfy leaves entities alone there, and cleans up before CLIP unescapes
     assert OURS([text]).tolist() == theirs([text]).tolist()
