@@ -197,6 +197,14 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
         14.8, rel=0.1
     )  # open_clip's docs/model_profile.csv, without our shorter last blocks
     assert "Radford et al." in b32["source"]
+    assert main(["list", "models"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "ViT-B/32" in line)
+    assert re.split(r"  +", line.strip()) == [
+        "clip ViT-B/32",
+        "151 million",
+        f"{b32['gflops']:.3g}",
+        "Radford et al. 2021",
+    ]
     assert main(["list", "data", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["sidecar"].startswith("pictures with a text file of the same name")
@@ -290,7 +298,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
         r"photoz: no such folder",
     ),
     "data gives too little": (
-        f"{TRAIN} 'data={{kind: folder, path: classes}}' tokenizer.kind=file tokenizer.path=runs/demo view.kind=crop",
+        f"{TRAIN} 'data={{kind: folder, path: classes}}' tokenizer.kind=file tokenizer.path=runs/demo "
+        "'view={kind: crop, image_size: 16}'",
         r"objectives\.clip: needs captions of every example, but this data \(folder\) gives image, label; "
         r"kinds of data that can give captions: .*coco.*sidecar.*table",
     ),

@@ -269,11 +269,11 @@ def list_(a: argparse.Namespace) -> Answer:
     from pictura import facts
 
     rows = facts.catalogue(a.what)
-    show(a, facts.TITLES[a.what], [(name, *facts.cells(row)) for name, row in rows.items()])
+    show(a, facts.TITLES[a.what], [(name, *facts.cells(row)) for name, row in rows.items()], facts.HEADS[a.what])
     return rows
 
 
-def show(a: argparse.Namespace, title: str, rows: Iterable[Sequence[str]]) -> None:
+def show(a: argparse.Namespace, title: str, rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> None:
     """A table: on stdout, or on stderr where stdout is for JSON."""
     if not is_main():
         return
@@ -281,7 +281,8 @@ def show(a: argparse.Namespace, title: str, rows: Iterable[Sequence[str]]) -> No
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(title=title or None, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    layout: dict[str, Any] = {"title_justify": "left", "box": None, "padding": (0, 2, 0, 0)}
+    grid = Table(*heads, title=title or None, show_header=bool(heads), **layout)
     for row in rows:
         grid.add_row(*map(Text, row))  # as it stands: a label may hold brackets
     Console(stderr=a.json).print(grid)

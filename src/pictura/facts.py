@@ -26,9 +26,14 @@ from pictura.training.progress import measured_peak
 from pictura.weights.folder import empty
 
 TITLES = {
-    "models": "Models: GFLOPs are those of one picture and one caption of full length, forward",
+    "models": "Models: `model: {kind: KIND, size: SIZE}` in a recipe",
     "recipes": "Recipes: pictura train NAME",
     "data": "Data: `data: {kind: NAME, …}` in a recipe",
+}
+HEADS = {
+    "models": ("kind and size", "parameters", "GFLOPs for a picture and a caption", "paper"),
+    "recipes": (),
+    "data": (),
 }
 TIMED = 4  # steps
 LONGEST = 30.0  # seconds of timed steps, after which fewer must do
@@ -126,7 +131,8 @@ def cells(row: str | Mapping[str, Any]) -> tuple[str, ...]:
     """A row of a catalogue as words: a sentence, or the facts of a model."""
     if isinstance(row, str):
         return (row,)
-    return f"{number(row['parameters'])} parameters", f"{row['gflops']:.3g} GFLOPs", row["source"]
+    author, *title = str(row["source"]).split(", ")
+    return number(row["parameters"]), f"{row['gflops']:.3g}", " ".join([author, *title[-1:]])
 
 
 def models() -> dict[str, dict[str, Any]]:
