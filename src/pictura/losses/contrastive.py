@@ -80,6 +80,7 @@ def _both(a: Tensor, b: Tensor, s: Tensor, block: int, grads: Grads | None) -> t
     lse_column = total.log() + top
     if grads is not None:
         da, db, ds = grads
+        share = 0.5 / n  # applied after the products: probabilities divided by n would be subnormal, and those are slow
         for i in range(0, n, step):
             own = slice(i, min(i + step, n))
             z = logits[: own.stop - i]
@@ -87,10 +88,10 @@ def _both(a: Tensor, b: Tensor, s: Tensor, block: int, grads: Grads | None) -> t
                 torch.mm(sa[own], b.T, out=z)
             g = (z - lse_row[own, None]).exp_()
             g += z.sub_(lse_column).exp_()
-            g *= 0.5 / n
-            g.diagonal(i).sub_(1 / n)
+            g.diagonal(i).sub_(2)
             torch.mm(g, b, out=da[own])
-            db.addmm_(g.T, sa[own])
+            db.addmm_(g.T, sa[own], alpha=share)
+        da *= share
         ds += (da * a).sum()
         da *= s
     return (0.5 * (lse_row + lse_column) - diagonal).mean(), hits / n
@@ -101,6 +102,7 @@ def _one(
 ) -> tuple[Tensor, Tensor]:
     """Rows start..stop of `a` against all of `b`: half the cross-entropy, its gradient added into `grads`."""
     step, rows = max(1, block // len(b)), stop - start
+    share = 0.5 / rows
     loss, hits = a.new_zeros(()), a.new_zeros(())
     for i in range(start, stop, step):
         own = slice(i, min(i + step, stop))
@@ -111,9 +113,8 @@ def _one(
         if grads is not None:
             g = z.sub_(lse[:, None]).exp_()
             g.diagonal(i).sub_(1)
-            g *= 0.5 / rows
-            da = g @ b
+            da = (g @ b) * share
             grads[0][own] += da * s
-            grads[1].addmm_(g.T, a[own] * s)
+            grads[1].addmm_(g.T, a[own] * s, alpha=share)
             grads[2].add_((da * a[own]).sum())
-    return 0.5 * loss / rows, hits / rows
+    return share * loss, hits / rows

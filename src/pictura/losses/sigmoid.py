@@ -43,13 +43,13 @@ class _Sigmoid(torch.autograd.Function):
             z.diagonal(i).neg_()  # now z is what every softplus takes: negatives as they are, positives negated
             loss += F.softplus(z).sum()
             if any(ctx.needs_input_grad):
-                g = z.sigmoid_().div_(rows)
+                g = z.sigmoid_()
                 g.diagonal(i).neg_()
-                mixed = g @ b
+                mixed = (g @ b) / rows  # divided after the product, as small numbers in it would be subnormal and slow
                 ds += (mixed * a[own]).sum()
-                dbias += g.sum()
+                dbias += g.sum() / rows
                 da[own] = mixed * s
-                db.addmm_(g.T, a[own] * s)
+                db.addmm_(g.T, a[own] * s, alpha=1 / rows)
         hits /= rows
         ctx.mark_non_differentiable(hits)
         inputs = (image, text, scale, bias)
