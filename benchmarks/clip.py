@@ -99,6 +99,11 @@ def clip_ids(captions: tuple[str, ...]) -> torch.Tensor:
     return CLIPTokenizerConfig().build(lambda: captions)(captions)
 
 
+def lengths(ids: torch.Tensor) -> list[int]:
+    """[b t] -> tokens of each text up to its end token, which has the highest id."""
+    return [int(at) + 1 for at in ids.argmax(1)]
+
+
 def pad(ids: torch.Tensor, length: int) -> torch.Tensor:
     """[b t] -> [b length], zeros behind."""
     import torch
@@ -117,7 +122,7 @@ class TrainStep(ClipCase):
     compiled: bool = False
 
     def flops(self) -> float:
-        return flops.training_step(self.config(), self.batch, self.text().shape[1])
+        return flops.training_step(self.config(), lengths(self.text()))
 
     def recipe(self) -> dict[str, Any]:
         """What our trainer takes: `config` and `optimizer`, CLIP's defaults."""

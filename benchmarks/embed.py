@@ -1,4 +1,5 @@
-"""CLIP: pictures and captions to features of unit length, against open_clip's default precision and its fastest."""
+"""CLIP: pictures and captions to features of unit length, against open_clip as its README runs it, in its default
+precision, and in its fastest."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import flops, peers
-from .clip import ClipCase, Step, pad
+from .clip import ClipCase, Step, lengths, pad
 
 if TYPE_CHECKING:
     import torch
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Embed(ClipCase):
-    """Features of unit length, no gradients. `pure`: the peer's weights are bf16 too; else its default, autocast."""
+    """Features of unit length, no gradients. `precision` is the peer's; ours computes in bf16."""
 
-    pure: bool
+    precision: str
 
     def our_model(self, device: str) -> Any:
         import torch
@@ -27,14 +28,16 @@ class Embed(ClipCase):
     def their_model(self, device: str) -> Any:
         import torch
 
-        return self.theirs(device).to(torch.bfloat16 if self.pure else torch.float32).eval()
+        return self.theirs(device).to(torch.bfloat16 if self.precision == "pure_bf16" else torch.float32).eval()
 
     def their_call(self, encode: Callable[[], torch.Tensor], device: str) -> Step:
-        """`encode` as open_clip's README runs it, or in inference mode with nothing left to cast."""
+        """`encode` under the peer's autocast, or in inference mode with nothing left to cast."""
         import torch
 
-        if self.pure:
+        if self.precision == "pure_bf16":
             return torch.inference_mode()(encode)
+        if self.precision == "readme":  # autocast for CUDA, which does nothing on a CPU
+            return torch.no_grad()(torch.autocast("cuda")(encode) if device == "cuda" else encode)
         return torch.no_grad()(torch.autocast(device, torch.bfloat16)(encode))
 
 
@@ -68,13 +71,15 @@ class EmbedTexts(Embed):
 
     def sorted_text(self) -> list[torch.Tensor]:
         """Pieces [b/pieces t], shortest captions first, each cropped to its own longest."""
+        import torch
+
         ids = self.text()
-        lengths = ids.argmax(1) + 1  # the end token has the highest id
-        order = lengths.argsort(stable=True).chunk(self.pieces)
-        return [ids[piece, : int(lengths[piece].max())] for piece in order]
+        long = torch.tensor(lengths(ids))
+        order = long.argsort(stable=True).chunk(self.pieces)
+        return [ids[piece, : int(long[piece].max())] for piece in order]
 
     def flops(self) -> float:
-        return sum(len(piece) * flops.text(self.config(), piece.shape[1]) for piece in self.sorted_text())
+        return sum(flops.text(self.config(), length) for length in lengths(self.text()))
 
     def ours(self, device: str) -> Step:
         import torch
@@ -98,22 +103,21 @@ def unit_length(features: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(features.float(), dim=1)
 
 
-SETTINGS = {"amp_bf16": peers.AMP, "pure_bf16": peers.PURE}
+SETTINGS = {"readme": peers.README, "amp_bf16": peers.AMP, "pure_bf16": peers.PURE}
 
 CASES = (
     *(
         EmbedImages(
-            name="clip_embed_images", case=f"vit_b32_batch64_{name}", batch=64, items=64, pure=name == "pure_bf16",
+            name="clip_embed_images", case=f"vit_b32_batch64_{precision}", batch=64, items=64, precision=precision,
             peer_setting=setting, tolerance=0.05,
         )
-        for name, setting in SETTINGS.items()
+        for precision, setting in SETTINGS.items()
     ),
     *(
         EmbedTexts(
-            name="clip_embed_texts", case=f"vit_b32_256_captions_{name}", batch=256, items=256,
-            pure=name == "pure_bf16",
-            peer_setting=setting, tolerance=0.05,
+            name="clip_embed_texts", case=f"vit_b32_256_captions_{precision}", batch=256, items=256,
+            precision=precision, peer_setting=setting, tolerance=0.05,
         )
-        for name, setting in SETTINGS.items()
+        for precision, setting in SETTINGS.items()
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Floating point operations that CLIP's towers need, by their shapes; a multiplication and an addition are two.
 
-Only matrix products are counted. The last block counts the one token that is read, and texts count as long as they are
-given: `share_of_peak` must not rise by computing what nobody reads.
+Only matrix products are counted. The last block counts the one token that is read, and of texts only the tokens up to
+the end: `share_of_peak` must not rise by computing what nobody reads.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def contrastive(n: int, dim: int) -> float:
     return 3 * 2.0 * n * n * dim
 
 
-def training_step(config: Any, batch: int, length: int) -> float:
-    """One step on `batch` pairs with texts of `length` tokens."""
-    each = image(config, training=True) + text(config, length, training=True)
-    return batch * each + contrastive(batch, config.embed_dim)
+def training_step(config: Any, lengths: list[int]) -> float:
+    """One step on pairs whose texts have so many tokens."""
+    batch = len(lengths)
+    texts = sum(text(config, length, training=True) for length in lengths)
+    return batch * image(config, training=True) + texts + contrastive(batch, config.embed_dim)

@@ -80,9 +80,9 @@ def test_both_sides_of_a_training_step_have_one_first_loss() -> None:
 
 @needs_open_clip
 @pytest.mark.parametrize("kind", [SmallImages, SmallTexts])
-@pytest.mark.parametrize("pure", [False, True])
-def test_both_sides_embed_alike(kind: type[embed.Embed], pure: bool) -> None:
-    case = kind(**COMMON, pure=pure)
+@pytest.mark.parametrize("precision", sorted(embed.SETTINGS))
+def test_both_sides_embed_alike(kind: type[embed.Embed], precision: str) -> None:
+    case = kind(**COMMON, precision=precision)
     ours, peer = case.ours("cpu")(), case.peer("cpu")()
     assert ours.shape == (6, 16)
     torch.testing.assert_close(ours, peer.float(), rtol=0.05, atol=0.05)
@@ -90,7 +90,7 @@ def test_both_sides_embed_alike(kind: type[embed.Embed], pure: bool) -> None:
 
 @needs_open_clip  # it brings CLIP's vocabulary
 def test_sorted_pieces_hold_every_caption_once_and_whole() -> None:
-    case = SmallTexts(**(COMMON | {"batch": 30}), pure=False)
+    case = SmallTexts(**(COMMON | {"batch": 30}), precision="amp_bf16")
     ids, pieces = case.text(), case.sorted_text()
     assert [piece.shape[1] for piece in pieces] == sorted(piece.shape[1] for piece in pieces)
     rows = [tuple(row[row > 0].tolist()) for piece in pieces for row in piece]

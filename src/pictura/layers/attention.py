@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pictura.layers.linear import Linear, linear
+from pictura.layers.packing import Packing
 
 # On a CPU the fused kernel's backward is 3 to 5 times slower than two plain matrix products while the scores fit in
 # cache; beyond this many keys its lower memory wins. See `python -m benchmarks clip_train_step`.
@@ -32,7 +33,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tenso
 
 
 class Attention(nn.Module):
-    """Self-attention. `forward(x: [b n d]) -> [b n d]`; `read(x, at)` gives the output at one position per example."""
+    """Self-attention. `forward(x: [b n d]) -> [b n d]`; `read(x, at)` gives the output at one position per example.
+
+    With a `packing`, x holds the tokens of all examples side by side, [n d], and so does what `forward` returns. Nothing
+    hides the padding from the tokens before it but `causal`.
+    """
 
     def __init__(self, width: int, heads: int, *, causal: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
@@ -42,24 +47,39 @@ class Attention(nn.Module):
         self.proj = Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        b, n, d = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        x = attend(q, k, v, causal=self.causal)
-        out: Tensor = self.dropout(self.proj(x.transpose(1, 2).reshape(b, n, d)))
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        qkv: Tensor = self.qkv(x)
+        if packing is not None:
+            assert self.causal, "nothing else hides the padding"
+            qkv = packing.unpack(qkv)
+        b, n, d = *qkv.shape[:2], x.shape[-1]
+        q, k, v = qkv.view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = attend(q, k, v, causal=self.causal).transpose(1, 2).reshape(b, n, d)
+        out: Tensor = self.dropout(self.proj(mixed if packing is None else packing.pack(mixed)))
         return out
 
-    def read(self, x: Tensor, at: Tensor) -> Tensor:
-        """x: [b n d], at: [b] positions -> [b 1 d]: what `forward` gives there, without computing the other rows."""
-        b, n, d = x.shape
+    def read(self, x: Tensor, at: Tensor, packing: Packing | None = None) -> Tensor:
+        """x: [b n d], or [n d] with its `packing`; at: [b] positions -> [b 1 d]: what `forward` gives there, without
+        computing the other rows."""
         # Tensor.split on the weight keeps one fused parameter, as the published layouts have it.
+        d = x.shape[-1]
         w_q, w_kv = self.qkv.weight.split([d, 2 * d])
         b_q, b_kv = self.qkv.bias.split([d, 2 * d])
-        one = x[torch.arange(b, device=x.device), at].unsqueeze(1)
+        one, kv = take(x, at, packing), linear(x, w_kv, b_kv)
+        if packing is not None:
+            kv = packing.unpack(kv)
+        b, n = kv.shape[:2]
         q = linear(one, w_q, b_q).view(b, 1, self.heads, -1).transpose(1, 2)
-        k, v = linear(x, w_kv, b_kv).view(b, n, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        k, v = kv.view(b, n, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         mask = None
         if self.causal:
             mask = (torch.arange(n, device=x.device) <= at[:, None])[:, None, None, :]
         out: Tensor = self.dropout(self.proj(attend(q, k, v, mask=mask).transpose(1, 2).reshape(b, 1, d)))
         return out
+
+
+def take(x: Tensor, at: Tensor, packing: Packing | None = None) -> Tensor:
+    """x: [b n d], or [n d] with its `packing`; at: [b] -> [b 1 d], one token of each example."""
+    if packing is None:
+        return x[torch.arange(x.shape[0], device=x.device), at].unsqueeze(1)
+    return x[packing.start + at].unsqueeze(1)

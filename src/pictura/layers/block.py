@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from pictura.layers.attention import Attention
+from pictura.layers.attention import Attention, take
 from pictura.layers.mlp import MLP, Activation
+from pictura.layers.packing import Packing
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -51,12 +52,16 @@ class Block(nn.Module):
         self.norm1.reset_parameters()
         self.norm2.reset_parameters()
 
-    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """With `at`, [b] positions, only those tokens leave the block: [b 1 d], and only they are computed."""
+    def forward(self, x: Tensor, at: Tensor | None = None, packing: Packing | None = None) -> Tensor:
+        """With `at`, [b] positions, only those tokens leave the block: [b 1 d], and only they are computed.
+
+        With a `packing`, x is [n d], and so is what leaves, unless `at` is given.
+        """
+        assert packing is None or self.drop_path == 0, "rows are tokens here, not examples"
         if at is None:
-            mixed = self.attn(self.norm1(x))
+            mixed = self.attn(self.norm1(x), packing)
         else:
-            mixed = self.attn.read(self.norm1(x), at)
-            x = x[torch.arange(x.shape[0], device=x.device), at].unsqueeze(1)
+            mixed = self.attn.read(self.norm1(x), at, packing)
+            x = take(x, at, packing)
         x = x + drop_path(mixed, self.drop_path, self.training)
         return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, self.training)

@@ -1,7 +1,7 @@
 """CLIP's text Transformer (Radford et al. 2021, section 2.4): causal, read at the end token.
 
-Because attention is causal, nothing after the end token can change what is read there: the tower computes as many
-positions as it is given, and callers give the longest caption of the batch, not the whole context.
+Because attention is causal, nothing after the end token can change what is read there: callers give as many positions
+as the longest caption of the batch has, and on a CPU the tower computes no token after any caption's end.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pictura.layers.block import Block
 from pictura.layers.mlp import Activation
+from pictura.layers.packing import Packing
 from pictura.models.base import TextTowerConfig, check_heads, check_positive, check_share
 
 
@@ -73,7 +74,11 @@ class TextTransformer(nn.Module):
             raise ValueError(f"text of {t} tokens: this model reads at most {c.context_length}")
         at = text.argmax(1) if c.end_token is None else (text == c.end_token).int().argmax(1)
         x = F.embedding(text, self.token_embedding.weight) + self.pos_embed[:t]
+        packing = None
+        if text.device.type == "cpu":  # how many tokens there are is read from the device, which a GPU would wait for
+            packing = Packing(at + 1, t)
+            x = packing.pack(x)
         for block in self.blocks[:-1]:
-            x = block(x)
-        out: Tensor = self.norm(self.blocks[-1](x, at)).squeeze(1)
+            x = block(x, None, packing)
+        out: Tensor = self.norm(self.blocks[-1](x, at, packing)).squeeze(1)
         return out
