@@ -19,8 +19,8 @@ Step = Callable[[], "torch.Tensor"]
 def inputs(n: int, dim: int, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """image, text: [n d], unit length, pairs at cosine 0.3 as trained models put them; scale []: all want gradients.
 
-    Pairs that are much more alike would leave probabilities so small that float32 holds them as subnormal numbers, which
-    slow a processor's products ten times and would be measured instead of the loss.
+    Pairs that are much more alike would leave probabilities so small that float32 holds them as subnormal numbers,
+    which slow a processor's products ten times and would be measured instead of the loss.
     """
     import torch
 

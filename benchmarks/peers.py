@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pictura.models.vit import ViTConfig
 
 AMP = "amp_bf16 (autocast over float32 weights, its default)"
-README = "as its README shows: torch.autocast(\"cuda\"), so float32 on a CPU"
+README = 'as its README shows: torch.autocast("cuda"), so float32 on a CPU'
 PURE = "pure_bf16 (weights and pictures bf16, inference_mode)"
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pictura.run import train
 
     folder = tmp_path_factory.mktemp("trained") / "run"
-    train(tiny(RETRIEVAL), folder)
+    with single_thread():
+        train(tiny(RETRIEVAL), folder)
     return folder
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Sums in one order, so that bits can be compared between this process and others."""
+    """Sums in one order, so that bits can be compared with `trained` and with other processes."""
+    with single_thread():
+        yield
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -61,7 +61,7 @@ def test_the_model_classifies(trained: Path, tmp_path: Path) -> None:
     assert model.classify(given[:1], ["star", "ring"], templates=("a {}", "the {}"))[0].keys() == {"star", "ring"}
 
 
-def test_a_run_is_a_function_of_its_recipe(trained: Path, tmp_path: Path) -> None:
+def test_a_run_is_a_function_of_its_recipe(trained: Path, tmp_path: Path, one_thread: None) -> None:
     torch.manual_seed(1234)
     run.train(tiny(RETRIEVAL), tmp_path / "again")
     assert losses(tmp_path / "again") == losses(trained)

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from pictura.distributed import gather as gathering
 from pictura.distributed import ranks
 from pictura.distributed.gather import gather
-from pictura.distributed.wrap import accumulate, clip_gradients, unsharded, unwrap, wrap
+from pictura.distributed.wrap import accumulate, gradient_norm, unsharded, unwrap, wrap
 from pictura.models.clip import CLIPConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
@@ -22,6 +22,7 @@ from pictura.objectives.siglip import SigLIPObjectiveConfig
 from pictura.training.gradient_cache import cached_backward
 from pictura.training.loop import Trainer, TrainingConfig
 from pictura.training.optimizers import AdamWConfig
+from pictura.training.precision import Masters
 from pictura.training.schedules import ConstantConfig
 
 BATCH, END = 8, 63
@@ -75,6 +76,12 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
     return {name: full(p.grad) for name, p in unwrap(module).named_parameters() if p.grad is not None}
 
 
+def clip(module: nn.Module) -> Tensor:
+    norm = gradient_norm(p.grad for p in module.parameters())
+    Masters(module).collect(scale=(MAX_NORM / norm).clamp(max=1.0))
+    return norm
+
+
 def equivalence() -> dict[str, Any]:
     out: dict[str, Any] = {}
     for loss, mode, cached in CASES:
@@ -85,7 +92,7 @@ def equivalence() -> dict[str, Any]:
             outcome = module(own_batch())
             outcome.loss.backward()
         case = {"loss": ranks.mean({"loss": outcome.loss})["loss"], "gradients": gradients(module)}
-        case["norm"] = clip_gradients(module.parameters(), MAX_NORM)
+        case["norm"] = clip(module)
         torch.optim.SGD(module.parameters(), lr=LR).step()
         out[f"{loss} {mode} {'cached' if cached else 'plain'}"] = case | {"after": weights(module)}
     return out
@@ -106,7 +113,7 @@ def steps(mode: str, *, bf16: bool = False, locked: bool = False) -> dict[str, A
         outcome.loss.backward()
         out["losses"].append(ranks.mean({"loss": outcome.loss})["loss"])
         out["gradients"] = gradients(module)
-        clip_gradients(module.parameters(), MAX_NORM)
+        clip(module)
         optimizer.step()
         optimizer.zero_grad()
         task.settle()

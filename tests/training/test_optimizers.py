@@ -1,12 +1,15 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pictura.config import load
 from pictura.models.clip import CLIPConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
-from pictura.training.optimizers import AdamWConfig, MuonConfig, OptimizerConfig, Together, decay_groups
+from pictura.training import optimizers
+from pictura.training.optimizers import AdamWConfig, MuonConfig, OptimizerConfig, Together, decay_groups, owned, pieces
 
 CONFIGS = [AdamWConfig(lr=0.1), MuonConfig(lr=0.1)]
 
@@ -48,7 +51,9 @@ def test_what_decays_is_what_open_clip_lets_decay() -> None:
     assert len(decay) + len(rest) == len(parameters)
 
 
-def test_adamw_is_torch_s() -> None:
+@pytest.mark.parametrize("piece", [1, 5, 2**20])
+def test_adamw_is_torch_s(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizers, "PIECE", piece)
     ours, theirs = named(), named()
     optimizer = AdamWConfig(lr=0.1, weight_decay=0.3, betas=(0.8, 0.9), eps=1e-4).build(ours.items())
     decayed = [theirs["image.blocks.0.proj.weight"], theirs["head.weight"]]
@@ -65,13 +70,13 @@ def test_adamw_is_torch_s() -> None:
 
 def test_muon_turns_the_matrices_of_blocks_only() -> None:
     """Its update has the singular values of a rotation, scaled; Newton and Schulz bring them to between 0.7 and 1.2."""
-    given = named()
-    before = {name: p.detach().clone() for name, p in given.items()}
-    optimizer = MuonConfig(lr=0.1, weight_decay=0.0, momentum=0.0).build(given.items())
-    for p in given.values():
+    own = named()
+    before = {name: p.detach().clone() for name, p in own.items()}
+    optimizer = MuonConfig(lr=0.1, weight_decay=0.0, momentum=0.0).build(own.items())
+    for p in own.values():
         p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
     optimizer.step()
-    step = {name: before[name] - p.detach() for name, p in given.items()}
+    step = {name: before[name] - p.detach() for name, p in own.items()}
     values = torch.linalg.svdvals(step["image.blocks.0.proj.weight"]) / (0.1 * 0.2 * 6**0.5)
     assert float(values.min()) > 0.6 and float(values.max()) < 1.3
     torch.testing.assert_close(step["head.weight"].abs(), torch.full((4, 3), 0.1), rtol=1e-3, atol=1e-5)  # Adam's first
@@ -92,15 +97,15 @@ def test_the_schedule_sets_every_rate_to_its_share(config: AdamWConfig) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_what_it_remembers_of_each_parameter(config: AdamWConfig) -> None:
-    given = named()
-    optimizer = config.build(given.items())
-    assert all(optimizer.moments(p) == {} for p in given.values())
-    for p in given.values():
+    own = named()
+    optimizer = config.build(own.items())
+    assert all(optimizer.moments(p) == {} for p in own.values())
+    for p in own.values():
         p.grad = torch.ones_like(p)
     optimizer.step()
     optimizer.zero_grad()
-    assert all(p.grad is None for p in given.values())
-    for name, p in given.items():
+    assert all(p.grad is None for p in own.values())
+    for name, p in own.items():
         held = optimizer.moments(p)
         assert held, name
         assert all(value.shape in (p.shape, ()) for value in held.values())
@@ -137,3 +142,25 @@ def test_parts_step_together() -> None:
     a.grad = b.grad = torch.ones(1)
     both.step()
     assert (a.item(), b.item()) == (0.5, 0.0)
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 20))
+def test_pieces_keep_the_order_and_close_when_they_are_full(sizes: list[int], size: int) -> None:
+    parameters = [(str(i), torch.zeros(n)) for i, n in enumerate(sizes)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizers, "PIECE", size)
+        cut = list(pieces(parameters))
+    assert [name for piece in cut for name, _ in piece] == [name for name, _ in parameters]
+    for i, piece in enumerate(cut):
+        held = [p.numel() for _, p in piece]
+        assert sum(held[:-1]) < size and (sum(held) >= size or i == len(cut) - 1)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_parameter_is_owned_once(config: AdamWConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizers, "PIECE", 20)
+    own = named()
+    parts = config.build(own.items()).parts
+    assert len(parts) > 1
+    assert sorted(id(p) for part in parts for p in owned(part)) == sorted(id(p) for p in own.values())

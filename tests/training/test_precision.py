@@ -97,6 +97,26 @@ def test_many_small_gradients_add_up_in_float32() -> None:
     assert masters.masters["scale"].grad is toy.scale.grad
 
 
+def test_piece_by_piece_and_scaled() -> None:
+    toy = model()
+    masters = Masters(toy, torch.bfloat16)
+    for p in toy.parameters():
+        p.grad = torch.ones_like(p)
+    first = [masters.masters[name] for name in ("0.weight", "scale")]
+    masters.collect(first, torch.tensor(0.3))
+    assert all(m.grad is not None and bool((m.grad == torch.tensor(0.3)).all()) for m in first), "not rounded to bf16"
+    gradients = dict(masters.gradients())
+    assert all(gradients[name] is p.grad for name, p in toy.named_parameters() if name.startswith("1."))
+    assert gradients["0.weight"] is first[0].grad
+    before = toy[1].weight.detach().clone()  # type: ignore[union-attr]
+    with torch.no_grad():
+        for m in masters.masters.values():
+            m += 1
+    masters.publish(first)
+    assert torch.equal(toy[0].weight.float(), first[0].bfloat16().float())  # type: ignore[operator]
+    assert torch.equal(toy[1].weight, before)  # type: ignore[arg-type]
+
+
 def test_what_is_locked_is_not_to_be_trained() -> None:
     toy = model()
     toy[0].requires_grad_(False)

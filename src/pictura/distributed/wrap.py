@@ -15,7 +15,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pictura.distributed.ranks import world
 
@@ -160,14 +159,15 @@ def _buckets(grads: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale gradients down until their norm, over all parameters and all shards, is at most `max_norm`.
+def gradient_norm(gradients: Iterable[Tensor | None]) -> Tensor:
+    """The norm over all numbers of all gradients and all shards, [] float32, the same in every process.
 
-    Returns the norm before clipping, [], the same in every process; nothing waits for the device.
+    Nothing waits for the device. None, where a parameter has no gradient, counts as zero.
     """
-    owners = [p for p in parameters if p.grad is not None]
-    norm = get_total_norm([p.grad for p in owners if p.grad is not None])
-    if isinstance(norm, DTensor):
-        norm = norm.full_tensor()  # before it is used twice: it may still be a sum to be done over processes
-    clip_grads_with_norm_(owners, max_norm, norm)
-    return norm
+    given = [g for g in gradients if g is not None]
+    low = [g for g in given if g.dtype != torch.float32]  # shards never are, and would refuse another dtype
+    norms = [*torch._foreach_norm(low, 2, dtype=torch.float32)] if low else []
+    norms += torch._foreach_norm([g for g in given if g.dtype == torch.float32], 2)
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    # whole before it is used twice: it may still be a sum to be done over processes
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -35,8 +35,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tenso
 class Attention(nn.Module):
     """Self-attention. `forward(x: [b n d]) -> [b n d]`; `read(x, at)` gives the output at one position per example.
 
-    With a `packing`, x holds the tokens of all examples side by side, [n d], and so does what `forward` returns. Nothing
-    hides the padding from the tokens before it but `causal`.
+    With a `packing`, x holds the tokens of all examples side by side, [n d], and so does what `forward` returns; only
+    `causal` hides the padding from them.
     """
 
     def __init__(self, width: int, heads: int, *, causal: bool = False, dropout: float = 0.0) -> None:

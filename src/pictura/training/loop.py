@@ -21,14 +21,14 @@ from pictura.config import Config
 from pictura.config.messages import nearest
 from pictura.data.randomness import random_generator
 from pictura.distributed.ranks import any_rank, collect, is_main, mean, rank, world
-from pictura.distributed.wrap import clip_gradients, start_equal, unsharded, wrap
+from pictura.distributed.wrap import gradient_norm, start_equal, unsharded, wrap
 from pictura.objectives.base import Batch, Outcome, Task
 from pictura.training.checkpoints import Checkpoints
 from pictura.training.ema import Ema
 from pictura.training.flops import count_flops
 from pictura.training.gradient_cache import cached_backward, check_cacheable
 from pictura.training.metrics import MetricsLog
-from pictura.training.optimizers import OptimizerConfig
+from pictura.training.optimizers import OptimizerConfig, owned
 from pictura.training.parts import compile_blocks, freeze, recompute, remembering
 from pictura.training.precision import Masters
 from pictura.training.progress import Progress, measured_peak
@@ -174,15 +174,19 @@ class Trainer:
             outcome.loss.backward()
         else:
             outcome = cached_backward(self.module, batch, self.config.micro_batch, self.masters)
-        self.masters.collect()
         if not self._tried:
             self._check_used()
+        scale = None
         if self.config.clip_norm is not None:
-            norm = clip_gradients((p for _, p in self.masters.trainable()), self.config.clip_norm)
+            norm = gradient_norm(gradient for _, gradient in self.masters.gradients())
             outcome.metrics["gradient_norm"] = norm
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.masters.publish()
+            scale = (self.config.clip_norm / norm).clamp(max=1.0)
+        for part in self.optimizer.parts:  # float32 gradients are held for one part at a time
+            masters = owned(part)
+            self.masters.collect(masters, scale)
+            part.step()
+            part.zero_grad()
+            self.masters.publish(masters)
         self.task.settle()
         if self.ema is not None:
             self.ema.update()
@@ -216,8 +220,8 @@ class Trainer:
 
     def _check_used(self) -> None:
         """After the first backward. Without a gradient there are no moments, so a checkpoint would lack them."""
-        for name, parameter in self.masters.trainable():
-            if parameter.grad is None:
+        for name, gradient in self.masters.gradients():
+            if gradient is None:
                 name = name.removeprefix("model.")
                 raise ValueError(
                     f"model: {name} is to be trained, but no objective uses it; "

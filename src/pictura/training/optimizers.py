@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from pictura.config import Config
+
+PIECE = 2**20
+"""Parameters that are stepped at once on a CPU, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +51,12 @@ class AdamWConfig(OptimizerConfig):
 
     def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
         """The optimiser over named parameters; fused, one pass over memory."""
-        return Together(self._adamw(named))
+        return Together(*self._adamw(named))
 
-    def _adamw(self, named: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
-        groups = decay_groups(named, self.weight_decay)
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+    def _adamw(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[torch.optim.Optimizer]:
+        for piece in pieces(named):
+            groups = decay_groups(piece, self.weight_decay)
+            yield torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,27 +78,26 @@ class MuonConfig(AdamWConfig):
 
     def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
         """The optimiser over named parameters."""
-        inside: list[Tensor] = []
+        inside: list[tuple[str, Tensor]] = []
         rest: list[tuple[str, Tensor]] = []
         for name, parameter in named:
-            if parameter.dim() == 2 and ".blocks." in name:
-                inside.append(parameter)
-            else:
-                rest.append((name, parameter))
+            (inside if parameter.dim() == 2 and ".blocks." in name else rest).append((name, parameter))
         if not inside:
             raise ValueError("optimizer muon: the model has no matrices in Transformer blocks; use adamw")
-        muon = torch.optim.Muon(
-            inside,
+        return Together(*map(self._muon, pieces(inside)), *self._adamw(rest))
+
+    def _muon(self, named: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
+        return torch.optim.Muon(
+            [parameter for _, parameter in named],
             lr=self.lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             adjust_lr_fn="match_rms_adamw",
         )
-        return Together(muon, self._adamw(rest))
 
 
 class Together:
-    """Optimisers over different parameters, stepped as one. `schedule(factor)` sets every rate to its share."""
+    """Optimisers over different parameters, stepped in turn. `schedule(factor)` sets every rate to its share."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
@@ -127,6 +130,23 @@ class Together:
         """Forget the gradients."""
         for part in self.parts:
             part.zero_grad()
+
+
+def owned(part: torch.optim.Optimizer) -> list[Tensor]:
+    """What it steps."""
+    return [parameter for group in part.param_groups for parameter in group["params"]]
+
+
+def pieces(named: Iterable[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
+    """The parameters in their order, cut so that on a CPU a piece's gradients stay in cache from cast to use."""
+    piece: list[tuple[str, Tensor]] = []
+    for name, parameter in named:
+        piece.append((name, parameter))
+        if parameter.device.type == "cpu" and sum(p.numel() for _, p in piece) >= PIECE:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
 
 
 def decay_groups(named: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, object]]:

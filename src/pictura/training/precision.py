@@ -5,28 +5,34 @@ float32 masters, and each weight is cast once a step, after it has changed. Numb
 stay float32. Micikevicius et al., Mixed Precision Training, 2018, section 3.1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+LARGE = 2**23
+"""Numbers that take 32 MiB: what is larger, the C library returns to the system when it is freed, and fresh pages are
+slow to get: a vocabulary's gradient took longer to widen than all others together."""
+
 
 class Masters:
     """The float32 parameters that an optimiser steps, beside those the module computes with; in float32 they are one.
 
-    Build it before the optimiser. Each step: backward, `collect()`, optimiser step and its `zero_grad`, `publish()`.
+    Build it before the optimiser. Each step: backward, then for the parameters of each part of the optimiser `collect`,
+    its step and `zero_grad`, `publish`.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         self.masters: dict[str, Tensor] = {}
-        self._pairs: list[tuple[Tensor, nn.Parameter]] = []  # master, what the module computes with
+        self._rooms: dict[Tensor, Tensor] = {}
+        self._copies: dict[Tensor, nn.Parameter] = {}  # of a master: what the module computes with
         for name, parameter in module.named_parameters():
             self.masters[name] = parameter
             if dtype != torch.float32 and parameter.dim() > 0:
                 self.masters[name] = parameter.detach().clone().requires_grad_(parameter.requires_grad)
                 parameter.data = parameter.data.to(dtype)
-                self._pairs.append((self.masters[name], parameter))
+                self._copies[self.masters[name]] = parameter
 
     def trainable(self) -> Iterator[tuple[str, Tensor]]:
         """(name in the module, float32 tensor to step)."""
@@ -39,21 +45,37 @@ class Masters:
         largest = torch._foreach_norm([shard for shard in shards if shard.numel()], torch.inf)
         return bool(torch.stack(largest).isfinite().all())
 
-    @torch.no_grad()
-    def collect(self) -> None:
-        """Move the module's gradients to the masters and add them there in float32: after each of several backwards,
-        so that what many parts bring is not rounded to bf16 in between."""
-        for master, parameter in self._pairs:
-            if parameter.grad is None:
-                continue
-            if master.grad is None:
-                master.grad = parameter.grad.float()
-            else:
-                master.grad += parameter.grad
-            parameter.grad = None
+    def gradients(self) -> Iterator[tuple[str, Tensor | None]]:
+        """(name in the module, its gradient after a backward: where it was collected, or where the module has it)."""
+        for name, master in self.trainable():
+            yield name, self._copies.get(master, master).grad if master.grad is None else master.grad
 
     @torch.no_grad()
-    def publish(self) -> None:
-        """Copy the masters into the module, after the optimiser has stepped."""
-        if self._pairs:
-            torch._foreach_copy_([p for _, p in self._pairs], [m for m, _ in self._pairs])
+    def collect(self, masters: Iterable[Tensor] | None = None, scale: Tensor | None = None) -> None:
+        """Move the module's gradients to the masters (all, if None) and add them there in float32: after each of
+        several backwards, so that what many parts bring is not rounded to bf16 in between. At last, times `scale`."""
+        for master in self.masters.values() if masters is None else masters:
+            copy = self._copies.get(master)
+            if copy is not None and copy.grad is not None:
+                if master.grad is None:
+                    master.grad = self._room(master).copy_(copy.grad)
+                else:
+                    master.grad += copy.grad
+                copy.grad = None
+            if scale is not None and master.grad is not None:
+                master.grad *= scale
+
+    def _room(self, master: Tensor) -> Tensor:
+        """Memory for a float32 gradient; on a CPU, that of a large one is kept from step to step."""
+        if master.numel() < LARGE or master.device.type != "cpu":
+            return torch.empty_like(master)
+        if master not in self._rooms:
+            self._rooms[master] = torch.empty_like(master)
+        return self._rooms[master]
+
+    @torch.no_grad()
+    def publish(self, masters: Iterable[Tensor] | None = None) -> None:
+        """Copy the masters (all, if None) into the module, after the optimiser has stepped."""
+        changed = [m for m in (self._copies if masters is None else masters) if m in self._copies]
+        if changed:
+            torch._foreach_copy_([self._copies[m] for m in changed], changed)
