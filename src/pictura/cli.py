@@ -20,6 +20,16 @@ from pictura.training.signals import Stopped
 Answer = Mapping[str, Any]
 
 
+def command() -> NoReturn:
+    """`pictura`, as a shell or `torchrun` starts it."""
+    code = main()
+    if "RANK" in os.environ:
+        from pictura.distributed.ranks import leave
+
+        leave(code)
+    sys.exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code."""
     arguments = parse(argv)
