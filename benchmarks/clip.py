@@ -120,6 +120,7 @@ class TrainStep(ClipCase):
 
     unit: str = "pairs/s"
     compiled: bool = False
+    fused: bool = True
 
     def flops(self) -> float:
         return flops.training_step(self.config(), lengths(self.text()))
@@ -151,7 +152,7 @@ class TrainStep(ClipCase):
         model = self.theirs(device).train()
         run = torch.compile(model) if self.compiled else model
         objective = ClipLoss(cache_labels=True)
-        optimizer = peers.optimizer(model)
+        optimizer = peers.optimizer(model, fused=self.fused)
         image, text = self.normalised(device), self.text(self.config().text.context_length).to(device)
 
         def step() -> torch.Tensor:
@@ -217,6 +218,10 @@ DEMO = "the demo's shapes; weights differ, as it always adds a class token; both
 
 CASES = (
     TrainStep(name="clip_train_step", case="vit_b32_batch32", batch=32, items=32, peer_setting=STEP, tolerance=0.01),
+    TrainStep(
+        name="clip_train_step", case="vit_b32_batch32_peer_as_it_trains", batch=32, items=32, fused=False,
+        peer_setting=f"{peers.AMP}, AdamW not fused, as its own trainer builds it", tolerance=0.01,
+    ),
     TrainStep(
         name="clip_train_step", case="vit_b32_batch32_peer_compiled", batch=32, items=32, compiled=True, opt_in=True,
         peer_setting=f"{STEP}, torch.compile", tolerance=0.01,

@@ -57,8 +57,8 @@ def holds(config: CLIPConfig) -> bool:
     return image.pool == "class" and image.pre_norm and image.stem == PatchStemConfig(bias=False)
 
 
-def optimizer(of: torch.nn.Module) -> torch.optim.Optimizer:
-    """open_clip_train/main.py's groups and defaults, but fused: about 3 times faster here, measured."""
+def optimizer(of: torch.nn.Module, *, fused: bool) -> torch.optim.Optimizer:
+    """open_clip_train/main.py's groups and defaults. It does not ask torch to fuse; fused is about 3 times faster."""
     import torch
 
     named = list(of.named_parameters())
@@ -67,4 +67,4 @@ def optimizer(of: torch.nn.Module) -> torch.optim.Optimizer:
         {"params": [p for n, p in named if n in exclude], "weight_decay": 0.0},
         {"params": [p for n, p in named if n not in exclude], "weight_decay": 0.2},
     ]
-    return torch.optim.AdamW(groups, lr=5e-4, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    return torch.optim.AdamW(groups, lr=5e-4, betas=(0.9, 0.98), eps=1e-6, fused=fused)
