@@ -59,7 +59,7 @@ class Case(ABC):
 
     fresh: ClassVar[bool] = False  # True: a new process for every single measurement
     warm_up: ClassVar[int] = 3  # calls before the first measurement
-    rounds: ClassVar[int] = 5
+    rounds: ClassVar[int] = 15  # short ones: machines that others share change pace within seconds
 
     @abstractmethod
     def ours(self, device: str) -> Callable[[], Any]:
@@ -165,7 +165,7 @@ def find_cases() -> list[Case]:
     return found
 
 
-def compare(case: Case, *, runs: int | None = None, seconds: float = 3.0, device: str = "cpu") -> dict[str, Any]:
+def compare(case: Case, *, runs: int | None = None, seconds: float = 1.0, device: str = "cpu") -> dict[str, Any]:
     """Measure both sides in turn, `runs` rounds of about `seconds` each, and return the result as one flat mapping."""
     runs = runs or case.rounds
     values: dict[Side, list[float]] = {"ours": [], "peer": []}
