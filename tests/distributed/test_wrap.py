@@ -36,8 +36,10 @@ def test_units_are_the_items_of_every_blocks_list() -> None:
     assert all(a is b for a, b in zip(units(model), expected, strict=True))
 
 
-def test_the_norm_is_that_of_all_gradients() -> None:
-    gradients = [torch.full((3, 2), 2.0, dtype=torch.bfloat16), None, torch.tensor(5.0)]
+@pytest.mark.parametrize("first", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("second", [torch.float32, torch.bfloat16])
+def test_the_norm_is_that_of_all_gradients(first: torch.dtype, second: torch.dtype) -> None:
+    gradients = [torch.full((3, 2), 2.0, dtype=first), None, torch.tensor(5.0, dtype=second)]
     norm = gradient_norm(gradients)
     assert norm.dtype == torch.float32
     assert norm.item() == pytest.approx(7.0)  # sqrt(6 * 4 + 25)

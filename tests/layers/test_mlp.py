@@ -47,7 +47,7 @@ def test_quick_gelu_keeps_its_input_alone_and_leaves_it_as_it_was() -> None:
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu"])
 def test_against_its_formula(activation: Activation) -> None:
     torch.manual_seed(0)
     mlp, x = MLP(6, 10, activation), torch.randn(2, 3, 6)

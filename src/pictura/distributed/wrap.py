@@ -165,9 +165,10 @@ def gradient_norm(gradients: Iterable[Tensor | None]) -> Tensor:
     Nothing waits for the device. None, where a parameter has no gradient, counts as zero.
     """
     given = [g for g in gradients if g is not None]
-    low = [g for g in given if g.dtype != torch.float32]  # shards never are, and would refuse another dtype
-    norms = [*torch._foreach_norm(low, 2, dtype=torch.float32)] if low else []
-    norms += torch._foreach_norm([g for g in given if g.dtype == torch.float32], 2)
+    wide = [g for g in given if g.dtype == torch.float32]  # all shards are, and they refuse to be asked for a dtype
+    norms = [*torch._foreach_norm(wide, 2)] if wide else []
+    if narrow := [g for g in given if g.dtype != torch.float32]:
+        norms += torch._foreach_norm(narrow, 2, dtype=torch.float32)
     norm = torch.linalg.vector_norm(torch.stack(norms))
     # whole before it is used twice: it may still be a sum to be done over processes
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,5 +1,7 @@
 """The two-layer perceptron of a Transformer block, and the activations that published weights were trained with."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 
 from pictura.layers.linear import Linear
 
-Activation = Literal["gelu", "quick_gelu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
 
 class QuickGELU(nn.Module):
@@ -42,7 +44,12 @@ class _QuickGELU(torch.autograd.Function):
         return out
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
+# `gelu_tanh` is what JAX calls GELU, and what weights from there were trained with.
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, "tanh"),
+    "quick_gelu": QuickGELU,
+}
 
 
 class MLP(nn.Module):
@@ -56,7 +63,7 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        exact = isinstance(self.act, nn.GELU)
+        exact = isinstance(self.act, nn.GELU) and self.act.approximate == "none"
         x = self.fc1(x, gelu=exact)
         out: Tensor = self.dropout(self.fc2(self.dropout(x if exact else self.act(x))))
         return out

@@ -1,0 +1,128 @@
+"""MLP-Mixer (Tolstikhin et al., MLP-Mixer: An all-MLP Architecture for Vision, 2021; sizes: table 1).
+
+Names of parameters follow timm's `MlpMixer`, so that most public weights need no renaming.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pictura.layers.block import drop_path
+from pictura.layers.linear import Linear
+from pictura.layers.mlp import MLP, Activation
+from pictura.layers.stems import PatchStemConfig, StemConfig
+from pictura.models.base import ImageTowerConfig, check_positive, check_share
+
+SHAPES = {
+    "S": {"depth": 8, "width": 512, "tokens": 256, "channels": 2048},
+    "B": {"depth": 12, "width": 768, "tokens": 384, "channels": 3072},
+    "L": {"depth": 24, "width": 1024, "tokens": 512, "channels": 4096},
+    "H": {"depth": 32, "width": 1280, "tokens": 640, "channels": 5120},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerConfig(ImageTowerConfig):
+    """A Mixer. `tokens` and `channels` are the hidden units of its two perceptrons: D_S and D_C of the paper's table 1.
+
+    The paper's own code computes the tanh form of GELU, `activation: gelu_tanh`; timm runs the same weights with the
+    exact one. `drop_path` grows linearly over the depth.
+    """
+
+    kind: ClassVar[str] = "mixer"
+    sizes: ClassVar[dict[str, dict[str, Any]]] = {
+        f"{name}/{patch}": SHAPES[name] | {"patch_size": patch}
+        for name, patches in (("S", (32, 16)), ("B", (32, 16)), ("L", (32, 16)), ("H", (14,)))
+        for patch in patches
+    }
+
+    depth: int = 12
+    tokens: int = 384
+    channels: int = 3072
+    patch_size: int = 16
+    activation: Activation = "gelu"
+    eps: float = 1e-6
+    stem: StemConfig = field(default_factory=PatchStemConfig)
+    dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(
+            depth=self.depth, tokens=self.tokens, channels=self.channels, patch_size=self.patch_size, eps=self.eps
+        )
+        check_share(dropout=self.dropout, drop_path=self.drop_path)
+        if self.image_size % self.patch_size:
+            fit = max(1, round(self.image_size / self.patch_size)) * self.patch_size
+            raise ValueError(f"image_size: {self.image_size} is no multiple of patch_size {self.patch_size}; try {fit}")
+
+    def build(self) -> "Mixer":
+        """The module, with fresh weights."""
+        return Mixer(self)
+
+
+class MixerBlock(nn.Module):
+    """[b n d] -> [b n d]: a perceptron over the patches of each channel, then one over the channels of each patch."""
+
+    def __init__(self, config: MixerConfig, patches: int, drop_path: float) -> None:
+        super().__init__()
+        c = config
+        self.norm1 = nn.LayerNorm(c.width, eps=c.eps)
+        self.mlp_tokens = MLP(patches, c.tokens, c.activation, c.dropout)
+        self.norm2 = nn.LayerNorm(c.width, eps=c.eps)
+        self.mlp_channels = MLP(c.width, c.channels, c.activation, c.dropout)
+        self.drop_path = drop_path
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Xavier's uniform weights and biases of zero."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.mlp_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        x = x + drop_path(mixed, self.drop_path, self.training)
+        return x + drop_path(self.mlp_channels(self.norm2(x)), self.drop_path, self.training)
+
+
+class Mixer(nn.Module):
+    """image: [b 3 y x], normalised, of `image_size` exactly -> [b d], the average over patches."""
+
+    def __init__(self, config: MixerConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.width = c.width
+        self.stem = c.stem.build(c.patch_size, c.width)
+        patches = (c.image_size // c.patch_size) ** 2
+        self.blocks = nn.ModuleList(
+            MixerBlock(c, patches, c.drop_path * i / max(1, c.depth - 1)) for i in range(c.depth)
+        )
+        self.norm = nn.LayerNorm(c.width, eps=c.eps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights; the stem has reset itself when it was built."""
+        for block in self.blocks:
+            assert isinstance(block, MixerBlock)
+            block.reset_parameters()
+        self.norm.reset_parameters()
+
+    def forward(self, image: Tensor) -> Tensor:
+        size = self.config.image_size
+        if image.shape[2:] != (size, size):
+            height, width = image.shape[2:]
+            raise ValueError(
+                f"picture of {height} x {width} pixels: a Mixer's weights belong to its patches, and this one reads "
+                f"{size} x {size} only"
+            )
+        x: Tensor = self.stem(image)
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.norm(x).mean(1)
+        return out
