@@ -117,7 +117,7 @@ def test_the_activation_matters_and_must_be_told(make: Make) -> None:
     state = from_pictura(make().state_dict())
     with pytest.raises(TypeError):
         config_from(state)  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="activation: no 'swish' among gelu, quick_gelu"):
+    with pytest.raises(ValueError, match="activation: no 'swish' among gelu, gelu_tanh, quick_gelu"):
         config_from(state, activation="swish")  # type: ignore[arg-type]
     image = torch.randn(1, 3, 32, 32)
     quick, exact = (
