@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pictura.distributed.wrap import accumulate, gradient_norm, units, unsharded, unwrap, wrap
+from pictura.distributed.wrap import accumulate, clip_scale, gradient_norm, units, unsharded, unwrap, wrap
+from pictura.training.precision import Masters
 from tests.distributed import worker
 
 Results = list[dict[str, Any]]
@@ -43,6 +44,20 @@ def test_the_norm_is_that_of_all_gradients(first: torch.dtype, second: torch.dty
     norm = gradient_norm(gradients)
     assert norm.dtype == torch.float32
     assert norm.item() == pytest.approx(7.0)  # sqrt(6 * 4 + 25)
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])
+def test_clipping_is_by_the_norm_of_all_gradients(max_norm: float) -> None:
+    model = nn.ParameterDict({"a": torch.zeros(3, 2), "b": torch.tensor(0.0), "unused": torch.zeros(1)})
+    model["a"].grad, model["b"].grad = torch.full((3, 2), 2.0), torch.tensor(5.0)
+    masters = Masters(model)
+    norm = gradient_norm(gradient for _, gradient in masters.gradients())
+    assert norm.item() == pytest.approx(7.0)
+    masters.collect(scale=clip_scale(norm, max_norm))
+    factor = min(1.0, max_norm / 7.0)
+    torch.testing.assert_close(model["a"].grad, torch.full((3, 2), 2.0 * factor))
+    torch.testing.assert_close(model["b"].grad, torch.tensor(5.0 * factor))
+    assert clip_scale(torch.tensor(0.0), max_norm) == 1.0
 
 
 def test_buffers_are_synchronised_for_batch_norm_only(results: Results) -> None:

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from pictura.distributed import gather as gathering
 from pictura.distributed import ranks
 from pictura.distributed.gather import gather
-from pictura.distributed.wrap import accumulate, gradient_norm, unsharded, unwrap, wrap
+from pictura.distributed.wrap import accumulate, clip_scale, gradient_norm, unsharded, unwrap, wrap
 from pictura.models.clip import CLIPConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
@@ -78,7 +78,7 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 
 def clip(module: nn.Module) -> Tensor:
     norm = gradient_norm(p.grad for p in module.parameters())
-    Masters(module).collect(scale=(MAX_NORM / norm).clamp(max=1.0))
+    Masters(module).collect(scale=clip_scale(norm, MAX_NORM))
     return norm
 
 

@@ -172,3 +172,8 @@ def gradient_norm(gradients: Iterable[Tensor | None]) -> Tensor:
     norm = torch.linalg.vector_norm(torch.stack(norms))
     # whole before it is used twice: it may still be a sum to be done over processes
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def clip_scale(norm: Tensor, max_norm: float) -> Tensor:
+    """What gradients of that norm are multiplied by, [], so that their norm is at most `max_norm`."""
+    return (max_norm / norm).clamp(max=1.0)

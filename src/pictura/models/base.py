@@ -30,6 +30,13 @@ def check_heads(heads: int, width: int) -> None:
         raise ValueError(f"heads: {heads} does not divide width {width}; try {fit}")
 
 
+def check_grid(image_size: int, patch_size: int) -> None:
+    """`patch_size` divides `image_size`; else a ValueError with a size near it that does."""
+    if image_size % patch_size:
+        fit = max(1, round(image_size / patch_size)) * patch_size
+        raise ValueError(f"image_size: {image_size} is no multiple of patch_size {patch_size}; try {fit}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config, ABC):
     """A whole model, chosen by `kind`."""

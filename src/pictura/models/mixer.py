@@ -13,7 +13,7 @@ from pictura.layers.block import drop_path
 from pictura.layers.linear import Linear
 from pictura.layers.mlp import MLP, Activation
 from pictura.layers.stems import PatchStemConfig, StemConfig
-from pictura.models.base import ImageTowerConfig, check_positive, check_share
+from pictura.models.base import ImageTowerConfig, check_grid, check_positive, check_share
 
 SHAPES = {
     "S": {"depth": 8, "width": 512, "tokens": 256, "channels": 2048},
@@ -54,9 +54,7 @@ class MixerConfig(ImageTowerConfig):
             depth=self.depth, tokens=self.tokens, channels=self.channels, patch_size=self.patch_size, eps=self.eps
         )
         check_share(dropout=self.dropout, drop_path=self.drop_path)
-        if self.image_size % self.patch_size:
-            fit = max(1, round(self.image_size / self.patch_size)) * self.patch_size
-            raise ValueError(f"image_size: {self.image_size} is no multiple of patch_size {self.patch_size}; try {fit}")
+        check_grid(self.image_size, self.patch_size)
 
     def build(self) -> "Mixer":
         """The module, with fresh weights."""

@@ -14,7 +14,7 @@ from pictura.layers.mlp import Activation
 from pictura.layers.patches import drop_patches
 from pictura.layers.positions import resize_positions
 from pictura.layers.stems import PatchStemConfig, StemConfig
-from pictura.models.base import ImageTowerConfig, check_heads, check_positive, check_share
+from pictura.models.base import ImageTowerConfig, check_grid, check_heads, check_positive, check_share
 
 SHAPES = {
     "Ti": {"width": 192, "depth": 12, "heads": 3},
@@ -55,9 +55,7 @@ class ViTConfig(ImageTowerConfig):
         check_positive(depth=self.depth, mlp_ratio=self.mlp_ratio, patch_size=self.patch_size, eps=self.eps)
         check_heads(self.heads, self.width)
         check_share(dropout=self.dropout, drop_path=self.drop_path, patch_dropout=self.patch_dropout)
-        if self.image_size % self.patch_size:
-            fit = max(1, round(self.image_size / self.patch_size)) * self.patch_size
-            raise ValueError(f"image_size: {self.image_size} is no multiple of patch_size {self.patch_size}; try {fit}")
+        check_grid(self.image_size, self.patch_size)
 
     def build(self) -> "ViT":
         """The module, with fresh weights."""

@@ -21,7 +21,7 @@ from pictura.config import Config
 from pictura.config.messages import nearest
 from pictura.data.randomness import random_generator
 from pictura.distributed.ranks import any_rank, collect, is_main, mean, rank, world
-from pictura.distributed.wrap import gradient_norm, start_equal, unsharded, wrap
+from pictura.distributed.wrap import clip_scale, gradient_norm, start_equal, unsharded, wrap
 from pictura.objectives.base import Batch, Outcome, Task
 from pictura.training.checkpoints import Checkpoints
 from pictura.training.ema import Ema
@@ -180,7 +180,7 @@ class Trainer:
         if self.config.clip_norm is not None:
             norm = gradient_norm(gradient for _, gradient in self.masters.gradients())
             outcome.metrics["gradient_norm"] = norm
-            scale = (self.config.clip_norm / norm).clamp(max=1.0)
+            scale = clip_scale(norm, self.config.clip_norm)
         for part in self.optimizer.parts:  # float32 gradients are held for one part at a time
             masters = owned(part)
             self.masters.collect(masters, scale)
