@@ -20,7 +20,10 @@ from PIL import Image
 from pictura import cli
 from pictura.cli import main, mendable, parse, parser
 from pictura.data.scenes import ScenesConfig
+from pictura.models.classifier import ClassifierConfig
+from pictura.models.vit import ViTConfig
 from pictura.recipe import read_recipe
+from pictura.weights.folder import save_folder
 from tests.tiny import RETRIEVAL, command, environment, pictura, write_tiny
 
 
@@ -166,6 +169,46 @@ def test_embed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert np.load("t.npy").shape == (2, 16)
     assert Path("t.txt").read_text().splitlines() == ["red star", "blue ring"]
     assert [p.name for p in place.iterdir() if p.name.startswith(".")] == []
+
+
+def test_embed_layers(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["embed", "runs/demo/model", "more", "a.png", "--layers=-1,0", "--out", "v.npy", "--json"]) == 0
+    layers = {n: {"path": f"v.layer{n}.npy", "shape": [3, 32]} for n in ("-1", "0")}
+    assert json.loads(capsys.readouterr().out) == {"names": "v.txt", "layers": layers}
+    last, first = (np.load(layers[n]["path"]) for n in ("-1", "0"))
+    assert last.dtype == np.float32 and not np.allclose(last, first)
+    assert not Path("v.npy").exists(), "what the model ends with was not asked for"
+    assert Path("v.txt").read_text().splitlines() == ["more/b.png", "more/deep/c.png", "a.png"]
+
+
+@pytest.fixture
+def classifier(place: Path) -> Path:
+    """The folder of a model that has classes and reads no texts."""
+    torch.manual_seed(0)
+    tower = ViTConfig(image_size=16, patch_size=8, width=32, depth=2, heads=2)
+    model = ClassifierConfig(image=tower, classes=3, class_names=("star", "ring", "cross")).build()
+    assert model.head is not None
+    torch.nn.init.normal_(model.head.weight)
+    save_folder(place / "classifier", model, None)
+    return place / "classifier"
+
+
+def test_a_classifier_needs_no_labels(classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", "classifier", "a.png", "more", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer.keys() == {"a.png", "more/b.png", "more/deep/c.png"}
+    for shares in answer.values():
+        assert shares.keys() == {"star", "ring", "cross"}
+        assert sum(shares.values()) == pytest.approx(1)
+    assert main(["embed", "classifier", "a.png", "--out", "v.npy"]) == 0
+    assert np.load("v.npy").shape == (1, 32)
+
+
+def test_a_classifier_reads_no_texts(classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = fails(["classify", "classifier", "a.png", "--labels", "star,ring"], capsys)
+    assert told == "pictura classify: labels: this model reads no texts; leave them out, and its own head answers"
+    told = fails(["embed", "classifier", "--texts", "labels.txt", "--out", "t.npy"], capsys)
+    assert told == "pictura embed: this model has no tokenizer, so it cannot read texts"
 
 
 def test_evaluate(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,6 +376,14 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "embed both": ("embed runs/demo/model a.png --texts labels.txt --out v.npy", r"one of the two"),
     "embed into nowhere": ("embed runs/demo/model a.png --out no/v.npy", r"--out no/v\.npy: there is no folder no;"),
     "embed into a folder": ("embed runs/demo/model a.png --out more", r"--out more: is a folder; give"),
+    "layers of texts": (
+        "embed runs/demo/model --texts labels.txt --layers 0 --out v.npy",
+        r"--layers: they are of the picture tower",
+    ),
+    "layers that are no numbers": ("embed runs/demo/model a.png --layers 0,x --out v.npy", r"--layers: 0,x is no list"),
+    "a layer twice": ("embed runs/demo/model a.png --layers 1,01 --out v.npy", r"--layers: 1,01 is no list of"),
+    "no such layer": ("embed runs/demo/model a.png --layers 2 --out v.npy", r"layer 2: .*has 2 layers: 0 to 1, or -2"),
+    "no labels and no head": ("classify runs/demo/model a.png", r"this model \(clip\) has no head.*give labels"),
     "report into nowhere": ("evaluate runs/demo/model --on tiny.yaml --report no/r.html", r"no/r\.html: there is no"),
     "texts not there": ("embed runs/demo/model --texts no.txt --out v.npy", r"no\.txt: No such file"),
     "texts empty": ("embed runs/demo/model --texts blank.txt --out v.npy", r"blank\.txt: has no lines"),

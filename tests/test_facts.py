@@ -58,3 +58,13 @@ def test_waiting_for_batches_is_counted(monkeypatch: pytest.MonkeyPatch) -> None
     trainer: Any = Slow()
     assert facts.seconds_per_step(trainer, bursts(), skip=5) == pytest.approx(1 + 2)
     assert given == list(range(9))
+
+
+def test_what_there_is_to_choose_from_names_every_paper() -> None:
+    rows = facts.models()
+    assert {"clip RN50x64", "vit R50+B/16", "mixer H/14", "resnet 50", "clip_resnet RN50"} <= rows.keys()
+    assert all(row["source"] for row in rows.values())
+    assert rows["vit B/16"]["source"] == "Dosovitskiy et al. 2021"
+    assert rows["resnet 50"]["source"] == "He et al. 2016"
+    assert rows["mixer B/16"]["gflops"] == pytest.approx(25.2, abs=0.05)  # measured with timm's own, 2 x its MACs
+    assert rows["resnet 50"]["parameters"] == 25_557_032 - 2048 * 1000 - 1000, "torchvision's, without the head"

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,18 +25,20 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
-# What is laid over a recipe of the README before it is trained here.
+# What is laid over a recipe of the README before it is trained here; over one from scratch, a small model too.
 TINY: dict[str, Any] = {
+    "view": {"image_size": 32},
+    "loader": {"batch_size": 4, "workers": 0},
+    "schedule": {"warmup": 1},
+    "training": {"steps": 4, "save_every": 2, "evaluate_every": 2},
+}
+SMALL: dict[str, Any] = {
     "model": {
         "embed_dim": 16,
         "image": {"width": 32, "depth": 1, "heads": 2, "image_size": 32, "patch_size": 16},
         "text": {"width": 32, "depth": 1, "heads": 2},
     },
-    "view": {"image_size": 32},
     "tokenizer": {"vocab_size": 600},
-    "loader": {"batch_size": 4, "workers": 0},
-    "schedule": {"warmup": 1},
-    "training": {"steps": 4, "save_every": 2, "evaluate_every": 2},
 }
 LONGER = "training.steps=6"  # in the place of a larger number, where a line trains on
 
@@ -51,6 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         rows += [f"{name},a brown dog runs over wet sand", f'{name},"picture {name}, of a child on a swing"']
     for table in ("train.csv", "test.csv"):
         (tmp_path / "photos" / table).write_text("\n".join(rows) + "\n")
+    for kind in ("train/child", "train/dog", "test/child", "test/dog"):
+        shutil.copytree(tmp_path / "photos", tmp_path / "kinds" / kind, ignore=shutil.ignore_patterns("*.csv"))
     return tmp_path
 
 
@@ -58,8 +63,8 @@ def write_recipe(text: str) -> None:
     """A yaml block, whose first line names its file: read as it stands, then left there cut down."""
     name = text.splitlines()[0].removeprefix("# ")
     Path(name).write_text(text)
-    load(Recipe, name)
-    Path(name).write_text(to_yaml(load(Recipe, name, TINY)))
+    scratch = load(Recipe, name).initial is None
+    Path(name).write_text(to_yaml(load(Recipe, name, TINY | SMALL if scratch else TINY)))
 
 
 def run_line(line: str) -> None:
@@ -107,6 +112,8 @@ def test_every_block_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (folder / "report.html").is_file()
     assert np.load("pictures.npy").shape == (8, 16)
     assert json.loads(Path("runs/mine/results.json").read_text())["step"] == 6, "resumed, and trained longer"
+    assert "accuracy/top1" in json.loads(Path("runs/kinds/results.json").read_text())
+    assert json.loads(Path("kinds-timm/config.json").read_text())["label_names"] == ["child", "dog"]
 
 
 def test_the_blocks_are_of_the_kinds_that_run() -> None:

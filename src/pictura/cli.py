@@ -150,19 +150,19 @@ def parser() -> argparse.ArgumentParser:
     overridable(p)
 
     p = verb(evaluate, "Measure a model.", "pictura evaluate runs/demo/model --on demo --report report.html")
-    p.add_argument("model", help="a model folder: ours, open_clip's or Hugging Face's")
+    p.add_argument("model", help="a model: a folder or file of weights, ours or another's; a hub name")
     p.add_argument("--on", required=True, help="a recipe whose `evaluation` to run: a name or a .yaml file")
     p.add_argument("--report", type=Path, help="write a page with pictures here")
     overridable(p)
 
     p = verb(
         classify,
-        "Zero-shot classification of pictures.",
+        "Classification of pictures: zero-shot with --labels, else by the model's own head.",
         'pictura classify runs/demo/model a.png --labels "red star,blue ring"',
     )
-    p.add_argument("model", help="a model folder: ours, open_clip's or Hugging Face's")
+    p.add_argument("model", help="a model: a folder or file of weights, ours or another's; a hub name")
     p.add_argument("images", nargs="+", type=Path, help="picture files, or folders of them")
-    p.add_argument("--labels", required=True, help="comma-separated, or a text file of one label a line")
+    p.add_argument("--labels", help="comma-separated, or a text file of one label a line (a classifier needs none)")
     p.add_argument("--templates", default="plain", help="sentences around the labels: a set's name, or one with {}")
     p.add_argument("--top", type=int, default=5, help="how many labels to show (default: 5)")
 
@@ -171,12 +171,33 @@ def parser() -> argparse.ArgumentParser:
         "Pictures or texts to unit vectors, saved as .npy, with their names beside it, one a line.",
         "pictura embed runs/demo/model a.png --out vectors.npy",
         "pictura embed runs/demo/model --texts labels.txt --out labels.npy",
+        "pictura embed runs/demo/model a.png --layers 0,-1 --out vectors.npy",
     )
-    p.add_argument("model", help="a model folder: ours, open_clip's or Hugging Face's")
+    p.add_argument("model", help="a model: a folder or file of weights, ours or another's; a hub name")
     p.add_argument("images", nargs="*", type=Path, help="picture files, or folders of them")
     p.add_argument("--texts", type=Path, help="a text file instead, one text a line")
     p.add_argument("--out", type=Path, required=True, help="where the array [n e] goes, float32")
+    p.add_argument(
+        "--layers",
+        help="outputs of these layers of the picture tower instead, such as 3,-1 (-1 is the last; --layers=-1,3 where "
+        "it comes first), each in a file of its own beside --out: vectors.layer3.npy, vectors.layer-1.npy",
+    )
     p.set_defaults(rest="images")
+
+    p = verb(
+        convert,
+        "Write a model as another project has it: for Hugging Face, open_clip, timm, …",
+        "pictura convert runs/demo/model copies/demo --to pictura --dtype bf16",
+        "pictura convert openai/clip-vit-base-patch32 clip --to open_clip",
+        "pictura convert vit.npz vit-384 --to timm image.image_size=384 classes=0",
+    )
+    p.add_argument(
+        "model", metavar="source", help="a model: a folder or file of weights, ours or another's; a hub name"
+    )
+    p.add_argument("target", type=Path, help="a new folder")
+    p.add_argument("--to", required=True, help="pictura, google, huggingface, open_clip, timm or torchvision")
+    p.add_argument("--dtype", choices=("float32", "float16", "bf16"), help="of the weights (default: as they are)")
+    overridable(p)
 
     p = verb(plan, "Parameters, FLOPs, memory and time of a recipe, before spending them.", "pictura plan demo")
     p.add_argument("recipe", help="a recipe's name or a .yaml file")
@@ -233,7 +254,7 @@ def evaluate(a: argparse.Namespace) -> Answer:
 def classify(a: argparse.Namespace) -> Answer:
     from pictura import run
 
-    labels, images = read_labels(a.labels), pictures(a.images)
+    labels, images = None if a.labels is None else read_labels(a.labels), pictures(a.images)
     if a.top < 1:
         raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
     model = run.load(a.model)
@@ -254,17 +275,42 @@ def embed(a: argparse.Namespace) -> Answer:
 
     if bool(a.images) == bool(a.texts):
         raise ValueError("give picture files, or --texts FILE: one of the two")
+    if a.texts and a.layers is not None:
+        raise ValueError("--layers: they are of the picture tower; give picture files, or leave --layers out")
+    layers = None if a.layers is None else read_numbers("--layers", a.layers)
     check_place("--out", a.out)
     given = read_lines(a.texts) if a.texts else pictures(a.images)
     model = run.load(a.model)
-    with run.watched(model.embedder):
-        vectors = model.embed_texts(list(map(str, given))) if a.texts else model.embed_images(given)
     names = a.out.with_suffix(".txt")
-    run.save_array(a.out, vectors)
+    with run.watched(model.embedder):
+        if layers is not None:
+            found = model.embed_images(given, layers)
+            arrays = {a.out.with_suffix(f".layer{layer}{a.out.suffix}"): found[layer] for layer in layers}
+        else:
+            arrays = {a.out: model.embed_texts(list(map(str, given))) if a.texts else model.embed_images(given)}
+    for path, vectors in arrays.items():
+        run.save_array(path, vectors)
     run.write_text(names, "".join(f"{name}\n" for name in given))
-    count, width = vectors.shape
-    show(a, "", [(str(a.out), f"{count:,} vectors of {width} numbers"), (str(names), "what each of them is of")])
-    return {"path": str(a.out), "names": str(names), "shape": [count, width]}
+    rows = [(str(path), "{:,} vectors of {} numbers".format(*vectors.shape)) for path, vectors in arrays.items()]
+    show(a, "", [*rows, (str(names), "what each of them is of")])
+    written = [{"path": str(path), "shape": list(vectors.shape)} for path, vectors in arrays.items()]
+    return {"names": str(names)} | (
+        written[0] if layers is None else {"layers": dict(zip(layers, written, strict=True))}
+    )
+
+
+def convert(a: argparse.Namespace) -> Answer:
+    import torch
+
+    from pictura.weights.convert import convert
+
+    dtypes = {None: None, "float32": torch.float32, "float16": torch.float16, "bf16": torch.bfloat16}
+    done = convert(a.model, a.target, a.to, a.overrides, dtypes[a.dtype])
+    show(a, "", [(str(a.target), f"{done.parameters:,} parameters for {a.to}: {', '.join(done.files)}")])
+    for note in done.notes:
+        say(note)
+    answer = {"path": str(a.target), "to": a.to, "parameters": done.parameters, "files": list(done.files)}
+    return answer | {"notes": list(done.notes)}
 
 
 def plan(a: argparse.Namespace) -> Answer:
@@ -333,6 +379,16 @@ def read_lines(path: Path) -> list[str]:
     if not any(lines):
         raise ValueError(f"{path}: has no lines")
     return [line for line in lines if line]
+
+
+def read_numbers(option: str, given: str) -> list[int]:
+    """Different whole numbers with commas between them."""
+    words = [word.strip() for word in given.split(",")]
+    whole = all(word.removeprefix("-").isdecimal() for word in words)
+    numbers = [int(word) for word in words] if whole else []
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"{option}: {given} is no list of different whole numbers with commas, such as 3,-1")
+    return numbers
 
 
 def read_labels(given: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What can be known before anything is trained: what a run would take, and what there is to choose from."""
 
 import inspect
+import re
 import statistics
 import tempfile
 import time
@@ -17,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pictura.config import kinds, sized
 from pictura.data.batches import Batch, prefetch
 from pictura.data.source import Source, SourceConfig
-from pictura.models.base import ModelConfig
+from pictura.models.base import ImageTowerConfig, ModelConfig
 from pictura.recipe import Recipe, enough_memory, prepare, recipes
 from pictura.training.flops import count_flops
 from pictura.training.loop import Trainer
@@ -26,12 +27,12 @@ from pictura.training.progress import measured_peak
 from pictura.weights.folder import empty
 
 TITLES = {
-    "models": "Models: `model: {kind: KIND, size: SIZE}` in a recipe",
+    "models": "Models: `model: {kind: KIND, size: SIZE}` in a recipe; towers, from clip_resnet on: `model.image`",
     "recipes": "Recipes: pictura train NAME",
     "data": "Data: `data: {kind: NAME, …}` in a recipe",
 }
 HEADS = {
-    "models": ("kind and size", "parameters", "GFLOPs for a picture and a caption", "paper"),
+    "models": ("kind and size", "parameters", "GFLOPs, once through", "paper"),
     "recipes": (),
     "data": (),
 }
@@ -131,37 +132,47 @@ def cells(row: str | Mapping[str, Any]) -> tuple[str, ...]:
     """A row of a catalogue as words: a sentence, or the facts of a model."""
     if isinstance(row, str):
         return (row,)
-    author, *title = str(row["source"]).split(", ")
-    return number(row["parameters"]), f"{row['gflops']:.3g}", " ".join([author, *title[-1:]])
+    return number(row["parameters"]), f"{row['gflops']:.3g}", str(row["source"])
 
 
 def models() -> dict[str, dict[str, Any]]:
-    """Every named size: its parameters, the arithmetic of one picture and one caption of full length, its paper."""
+    """Every named size, of whole models and of towers for pictures: its parameters, the arithmetic of one picture (and
+    one caption of full length, where it reads any), its paper."""
     rows = {}
-    for kind, cls in kinds(ModelConfig).items():
-        for size in getattr(cls, "sizes", {}):
-            config: Any = sized(cls, size)
-            model: Any = empty(config)
-            rows[f"{kind} {size}"] = {
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "gflops": forward_flops(model, config) / 1e9,
-                "source": "ours" if size in getattr(cls, "ours", ()) else source_of(cls),
-            }
+    for base in (ModelConfig, ImageTowerConfig):
+        for kind, cls in kinds(base).items():
+            for size in getattr(cls, "sizes", {}):
+                config: Any = sized(cls, size)
+                module = empty(config)
+                rows[f"{kind} {size}"] = {
+                    "parameters": sum(p.numel() for p in module.parameters()),
+                    "gflops": forward_flops(module, config) / 1e9,
+                    "source": "ours" if size in getattr(cls, "ours", ()) else source_of(cls),
+                }
     return rows
 
 
 def forward_flops(model: Any, config: Any) -> float:
-    """Of one picture and one caption as long as the model reads, without a batch: counted where nothing is computed."""
+    """Of one picture, and one caption as long as the model reads: counted where nothing is computed."""
     model.eval()
+    tower = config if isinstance(config, ImageTowerConfig) else config.tower
+    picture = torch.empty(1, 3, tower.image_size, tower.image_size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.encode_image(torch.empty(1, 3, config.image.image_size, config.image.image_size, device="meta"))
-        model.encode_text(torch.zeros(1, config.text.context_length, dtype=torch.long, device="meta"))
+        if tower is config:
+            model(picture)
+        elif getattr(config, "classes", 0):
+            model.classify(picture)
+        else:
+            model.encode_image(picture)
+        if hasattr(config, "text"):
+            model.encode_text(torch.zeros(1, config.text.context_length, dtype=torch.long, device="meta"))
     return float(counter.get_total_flops())
 
 
 def source_of(cls: type) -> str:
-    """The paper that the head of its file names: `CLIP (Radford et al., …, 2021): …`."""
-    return about(cls).partition("(")[2].partition(")")[0]
+    """The paper that the head of its file names first, by authors and year."""
+    found = re.search(r"\(([A-Z]\w+(?: et al\.| and [A-Z]\w+)?)[^()]*?((?:19|20)\d\d)", about(cls))
+    return f"{found[1]} {found[2]}" if found else ""
 
 
 def data() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A recipe: a run, whole, as a YAML file says it; and that recipe made real, its data opened and its model built."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from torch import Tensor, nn
 
 from pictura.config import Config, kinds
 from pictura.config import load as read_config
@@ -23,15 +22,16 @@ from pictura.distributed.ranks import broadcast, is_main
 from pictura.distributed.ranks import world as processes
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, measure
 from pictura.evaluation.embed import Embedder
-from pictura.layers.positions import resize_positions
-from pictura.models.base import ImageTowerConfig, ModelConfig
+from pictura.models.base import ModelConfig
 from pictura.models.clip import CLIPConfig
-from pictura.objectives.base import ObjectiveConfig, Task
+from pictura.models.pictures import PictureModelConfig
+from pictura.objectives.base import Objective, ObjectiveConfig, Task
 from pictura.training.loop import TrainingConfig
 from pictura.training.optimizers import AdamWConfig, OptimizerConfig
 from pictura.training.schedules import CosineConfig, ScheduleConfig
 from pictura.weights.folder import unfit
 from pictura.weights.foreign import load_model
+from pictura.weights.initial import inherited, started, with_classes
 
 RECIPES = resources.files("pictura") / "recipes"
 
@@ -40,14 +40,15 @@ RECIPES = resources.files("pictura") / "recipes"
 class Recipe(Config):
     """A run, whole. `about` says what it is for and what it reached.
 
-    initial: a model folder whose weights and tokenizer the run begins with; `model` and `tokenizer` are left out then,
-    or `model` given to change what has no weights (dropout, for example). Pictures may be of another size than that
-    model's, which `view` says: its positions are resized.
+    initial: a model, as every command takes it, whose weights and tokenizer the run begins with; `model` and
+    `tokenizer` are left out then. `model` may be given to change what has no weights (dropout, for example) or, without
+    a tower, to put something new on the tower of `initial`: `model: {kind: classifier}` for fine-tuning. Pictures may
+    be of another size than that model's, which `view` says: its positions are resized.
     """
 
     about: str = ""
     seed: int = 0
-    initial: Path | None = None
+    initial: str | None = None
     model: ModelConfig | None = None
     objectives: dict[str, ObjectiveConfig]
     data: SourceConfig
@@ -60,9 +61,10 @@ class Recipe(Config):
     evaluation: dict[str, EvaluatorConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("model", "tokenizer"):
-            if getattr(self, name) is None and self.initial is None:
-                raise ValueError(f"{name}: missing; only a run that begins with an `initial` model can do without")
+        if self.model is None and self.initial is None:
+            raise ValueError("model: missing; only a run that begins with an `initial` model can do without")
+        if self.initial is None and self.tokenizer is None and hasattr(self.model, "text"):
+            raise ValueError("tokenizer: missing; a model that reads texts needs one, such as {kind: train}")
 
 
 def recipe_names() -> list[str]:
@@ -95,7 +97,7 @@ class Prepared:
 
     recipe: Recipe
     source: Source
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     task: Task
     batches: Batches
     evaluators: dict[str, Evaluator]
@@ -107,39 +109,44 @@ class Prepared:
         return self.found
 
 
-def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None, *, rank: int = 0, world: int = 1) -> Prepared:
+def prepare(
+    recipe: Recipe, tokenizer: Tokenizer | None = None, *, resumed: bool = False, rank: int = 0, world: int = 1
+) -> Prepared:
     """Open data, build tokenizer, model and objectives; whatever does not fit together is a ValueError here.
 
-    `tokenizer` is that of a run that goes on; its recipe names the model in full, and `initial` is not needed any more.
+    `resumed`: of a run that goes on, with its `tokenizer`; its recipe names the model in full, and `initial` is not
+    needed any more.
     """
-    source, config, weights = recipe.data.build(), recipe.model, dict[str, Tensor]()
-    if tokenizer is None and recipe.initial is not None:
+    source, config, initial = recipe.data.build(), recipe.model, None
+    if not resumed and recipe.initial is not None:
         if recipe.tokenizer is not None:
             raise ValueError(
                 "tokenizer: given beside `initial`, whose model has its own; leave it out (tokenizer=null)"
             )
         initial, tokenizer = load_model(recipe.initial)
         assert isinstance(initial.config, ModelConfig)
-        config = recipe.model or of_size(initial.config, recipe.view.image_size)
-        weights = resized(initial, config)
-    elif tokenizer is None:
-        assert recipe.tokenizer is not None and recipe.model is not None
+        config = started(initial.config, recipe.model, recipe.view.image_size)
+    elif not resumed and recipe.tokenizer is not None:
         tokenizer = same_everywhere(lambda: recipe.tokenizer.build(source.all_captions))  # type: ignore[union-attr]
-        config = fitted(recipe.model, tokenizer)
-    assert isinstance(config, ModelConfig)
+    assert config is not None
     torch.manual_seed(recipe.seed)
-    with impossible("model"):
-        model = config.build()
-    if weights:
-        if problems := unfit(weights, model.state_dict()):
-            raise ValueError(f"model: the weights of {recipe.initial} do not fit ({problems}); leave `model` out")
-        model.load_state_dict(weights)
     objectives = {}
     for name, objective in recipe.objectives.items():
         with impossible(f"objectives.{name}"):
             objectives[name] = objective.build()
+    check_needs(objectives, source, recipe.data)
+    if tokenizer is not None and initial is None and not resumed:
+        config = fitted(config, tokenizer)
+    if any("label" in objective.needs for objective in objectives.values()):
+        config = with_classes(config, source.class_names)
+    with impossible("model"):
+        model = config.build()
+    if initial is not None:
+        weights = inherited(initial, config, model)
+        if problems := unfit(weights, model.state_dict()):
+            raise ValueError(f"model: the weights of {recipe.initial} do not fit ({problems}); leave `model` out")
+        model.load_state_dict(weights)
     task = Task(model, objectives, {name: objective.weight for name, objective in recipe.objectives.items()})
-    check_needs(task, source, recipe.data)
     check_view(recipe.view, config)
     evaluators = {name: evaluator.build() for name, evaluator in recipe.evaluation.items()}
     view, needs = recipe.view.build(), task.needs
@@ -211,50 +218,24 @@ def fitted(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return replace(model, text=text)
 
 
-def of_size(config: ModelConfig, image_size: int) -> ModelConfig:
-    """The model's configuration, for pictures of another size."""
-    tower = getattr(config, "image", None)
-    if not isinstance(tower, ImageTowerConfig) or tower.image_size == image_size:
-        return config
-    try:
-        return replace(config, image=replace(tower, image_size=image_size))  # type: ignore[call-arg]
-    except ValueError as error:
-        raise ValueError(f"view.image_size: {image_size} does not suit the model of `initial` ({error})") from error
-
-
-def resized(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
-    """The weights of `model`, its positions resized where `config` takes pictures of another size.
-
-    So published models are fine-tuned at a higher resolution (ViT, section 3.2).
-    """
-    weights = model.state_dict()
-    old, new = getattr(model.config, "image", None), getattr(config, "image", None)
-    name = "image.pos_embed"
-    if not isinstance(old, ImageTowerConfig) or not isinstance(new, ImageTowerConfig) or name not in weights:
-        return weights
-    if old.image_size != new.image_size:
-        grids = [size.image_size // size.patch_size for size in (old, new)]  # type: ignore[attr-defined]
-        weights[name] = resize_positions(weights[name], (grids[0], grids[0]), (grids[1], grids[1]))
-    return weights
-
-
 def check_view(view: ViewConfig, config: ModelConfig) -> None:
     """ValueError where pictures are prepared for training in another way than the model will ask for afterwards."""
-    tower = getattr(config, "image", None)
-    if isinstance(tower, ImageTowerConfig) and view.image_size != tower.image_size:
+    if not isinstance(config, PictureModelConfig):
+        return
+    if view.image_size != config.tower.image_size:
         raise ValueError(
-            f"view.image_size: {view.image_size}, but model.image.image_size is {tower.image_size}; "
+            f"view.image_size: {view.image_size}, but model.image.image_size is {config.tower.image_size}; "
             "give both the same, or with `initial` the view's alone"
         )
-    for key in ("resize", "interpolation"):
-        if isinstance(view, CropConfig) and getattr(view, key) != getattr(config, key, getattr(view, key)):
-            given, kept = getattr(view, key), getattr(config, key)
+    for key in ("resize", "interpolation", "crop"):
+        given, kept = getattr(view, key, None), getattr(config, key)
+        if isinstance(view, CropConfig) and given != kept:
             raise ValueError(f"view.{key}: {given}, but model.{key} is {kept}, by which pictures are read afterwards")
 
 
-def check_needs(task: Task, source: Source, config: SourceConfig) -> None:
+def check_needs(objectives: Mapping[str, Objective], source: Source, config: SourceConfig) -> None:
     """ValueError where an objective needs what the data does not give, naming the kinds of data that can give it."""
-    for name, objective in task.named.items():
+    for name, objective in objectives.items():
         for need in sorted(FROM_SOURCE.get(need, need) for need in objective.needs):
             if need not in source.provides:
                 kind, gives = getattr(config, "kind", ""), ", ".join(sorted(source.provides)) or "nothing"

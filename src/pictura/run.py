@@ -70,8 +70,10 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, say: Say = logger.inf
             say(f"{folder}: finished, all {steps} steps are done; to train on, add training.steps={2 * steps}")
             return {name: value for name, value in results.items() if name != "step"}
         at_first = recipe.initial is not None and not any((folder / "checkpoints").glob("step-*"))  # its weights again
-        tokenizer = None if at_first else Tokenizer.load(folder / TOKENIZER)
-        prepared = prepare(recipe, tokenizer, rank=ranks.rank, world=ranks.world)
+        tokenizer = None
+        if not at_first and (folder / TOKENIZER).is_file():
+            tokenizer = Tokenizer.load(folder / TOKENIZER)
+        prepared = prepare(recipe, tokenizer, resumed=not at_first, rank=ranks.rank, world=ranks.world)
         trainer = trainer_of(prepared, folder, ranks.device)
         if (latest := trainer.checkpoints.latest() or 0) > steps:
             raise ValueError(f"training.steps: {steps} lies behind {folder}, which is at step {latest} already")
@@ -168,7 +170,8 @@ def claim(folder: Path) -> None:
 def begin(folder: Path, prepared: Prepared) -> None:
     """What a run needs to be resumed; `config.yaml` comes last, so where it is, the rest is."""
     folder.mkdir(parents=True, exist_ok=True)
-    prepared.tokenizer.save(folder / TOKENIZER)
+    if prepared.tokenizer is not None:
+        prepared.tokenizer.save(folder / TOKENIZER)
     write_text(folder / CONFIG, to_yaml(prepared.recipe))
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+import torchvision.transforms as T
 import torchvision.transforms.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from timm.data import create_transform
 from torchvision.transforms import Normalize
 
 from pictura.config import kinds, load
@@ -70,6 +72,59 @@ def test_crop_at_the_published_size(size: tuple[int, int]) -> None:
 def test_a_line_of_pixels_is_no_trouble() -> None:
     out = CropConfig(image_size=8, resize="longest").build()(picture(300, 1), rng())
     assert out.shape == (3, 8, 8)
+
+
+MODES = {"bicubic": F.InterpolationMode.BICUBIC, "bilinear": F.InterpolationMode.BILINEAR}
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(1, 48),
+    st.integers(0, 30),
+    st.sampled_from(["shortest", "squash"]),
+    st.sampled_from(["bicubic", "bilinear"]),
+)
+def test_a_crop_share_is_torchvisions_resize_and_center_crop(
+    width: int,
+    height: int,
+    size: int,
+    more: int,
+    resize: Literal["shortest", "squash"],
+    interpolation: Literal["bicubic", "bilinear"],
+) -> None:
+    """Whatever side torchvision's recipes resize to (232 for 224, say), the share of the two brings back that side."""
+    to, image = size + more, picture(width, height)
+    side = to if resize == "shortest" else [to, to]
+    theirs = T.Compose([T.Resize(side, MODES[interpolation]), T.CenterCrop(size), T.PILToTensor()])
+    config = CropConfig(image_size=size, crop=size / to, resize=resize, interpolation=interpolation)
+    assert config.resized_to == to
+    assert torch.equal(config.build()(image, rng()), theirs(image))
+
+
+@pytest.mark.parametrize(("image_size", "to"), [(224, 256), (224, 232), (224, 236), (384, 384), (288, 303)])
+def test_a_crop_share_at_published_sizes(image_size: int, to: int) -> None:
+    theirs = T.Compose([T.Resize(to, MODES["bicubic"]), T.CenterCrop(image_size), T.PILToTensor()])
+    for image in (smooth(500, 333), smooth(300, 640)):
+        ours = CropConfig(image_size=image_size, crop=image_size / to).build()(image, rng())
+        assert torch.equal(ours, theirs(image))
+
+
+@pytest.mark.parametrize("crop", [0.9, 0.875, 0.95, 0.965, 1.0])
+@pytest.mark.parametrize("image_size", [224, 384, 96])
+@pytest.mark.parametrize(("resize", "mode"), [("shortest", "center"), ("squash", "squash")])
+def test_a_crop_share_is_timms(crop: float, image_size: int, resize: Literal["shortest", "squash"], mode: str) -> None:
+    theirs = create_transform(
+        image_size, crop_pct=crop, crop_mode=mode, interpolation="bicubic", is_training=False, normalize=False
+    )
+    ours = CropConfig(image_size=image_size, crop=crop, resize=resize).build()
+    for image in (smooth(500, 333), smooth(250, 400)):
+        assert torch.equal(ours(image, rng()), theirs(image))
+
+
+def test_a_crop_share_asks_the_decoder_for_more_pixels() -> None:
+    assert CropConfig(image_size=224, crop=0.875).build().at_least == 512
 
 
 @pytest.mark.parametrize("kind", kinds(ViewConfig))
@@ -223,6 +278,8 @@ def test_a_decoder_may_not_scale_below_what_the_smallest_crop_needs() -> None:
     ("config", "message"),
     [
         ({"kind": "crop", "image_size": 0}, "^image_size: 0 is below 1"),
+        ({"kind": "crop", "crop": 0.0}, r"^crop: 0\.0 must be above 0 and at most 1"),
+        ({"kind": "crop", "crop": 1.5}, r"^crop: 1\.5 must be above 0 and at most 1"),
         ({"kind": "random_crop", "scale": [0.5, 0.2]}, r"^scale: \[0\.5, 0\.2\] is not a range"),
         ({"kind": "random_crop", "scale": [0.0, 1.0]}, r"^scale: \[0\.0, 1\.0\] is not a range"),
         ({"kind": "random_crop", "ratio": [0.0, 1.0]}, "^ratio: "),

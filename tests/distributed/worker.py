@@ -1,5 +1,6 @@
 """Run in two processes by `conftest.py`: every case that needs them. Saves what it saw; the tests judge it."""
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from torch.distributed.tensor import DTensor
 
 from pictura.distributed import gather as gathering
 from pictura.distributed import ranks
+from pictura.distributed.batch_norm import statistics, synchronise
 from pictura.distributed.gather import gather
 from pictura.distributed.wrap import accumulate, clip_scale, gradient_norm, unsharded, unwrap, wrap
+from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIPConfig
+from pictura.models.resnet import ResNetConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
 from pictura.objectives.base import Task
+from pictura.objectives.classification import ClassificationConfig
 from pictura.objectives.clip import CLIPObjectiveConfig
 from pictura.objectives.siglip import SigLIPObjectiveConfig
 from pictura.training.gradient_cache import cached_backward
@@ -226,6 +231,108 @@ def trained(folder: Path, parallel: str) -> dict[str, Any]:
     return out
 
 
+NORMS: dict[str, tuple[nn.Module, tuple[int, ...], torch.dtype]] = {
+    "plain": (nn.BatchNorm2d(4), (6, 4, 3, 5), torch.float32),
+    "features alone": (nn.BatchNorm1d(4), (6, 4), torch.float32),
+    "cumulative": (nn.BatchNorm1d(4, momentum=None), (6, 4, 3), torch.float32),
+    "without gains": (nn.BatchNorm2d(4, affine=False), (6, 4, 2, 2), torch.float32),
+    "without statistics": (nn.BatchNorm2d(4, track_running_stats=False), (6, 4, 2, 2), torch.float32),
+    "float64": (nn.BatchNorm2d(4).double(), (6, 4, 2, 2), torch.float64),
+    "bf16 within": (nn.BatchNorm2d(4), (6, 4, 3, 5), torch.bfloat16),
+    "far from zero": (nn.BatchNorm2d(4), (6, 4, 8, 8), torch.float32),
+}
+
+
+def normalised(name: str, rows: slice) -> dict[str, Any]:
+    """Two passes of a batch norm over some rows of a batch, in training, then one in evaluation."""
+    kind, shape, dtype = NORMS[name]
+    norm = copy.deepcopy(kind)
+    generator = torch.Generator().manual_seed(3)
+    for parameter in norm.parameters():
+        parameter.data += torch.randn(4, generator=generator)
+    if ranks.world() > 1:
+        synchronise(nn.ModuleList([norm, nn.Linear(1, 1)]))
+    out: dict[str, Any] = {"out": []}
+    for _ in range(2):
+        x, weight = (torch.randn(2, *shape, generator=generator) * 2).to(dtype)[:, rows]
+        x += 1000 if name == "far from zero" else 1
+        x.requires_grad_()
+        y = norm(x)
+        (y * weight).sum().backward()
+        out["out"].append(y.detach())
+    out |= {"input": x.grad, "gradients": {n: p.grad for n, p in norm.named_parameters()}}
+    out |= {"state": norm.state_dict(), "evaluated": norm.eval()(x).detach()}
+    return out
+
+
+def lonely_value() -> str:
+    """What is said of one example in all: the other process has none."""
+    norm = nn.BatchNorm1d(2)
+    synchronise(norm)
+    try:
+        norm(torch.ones(1 - ranks.rank(), 2))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def resnet_task(seed: int = 0) -> Task:
+    """A classifier of four blocks, no residual branch of which is silent."""
+    torch.manual_seed(seed)
+    image = ResNetConfig(block="basic", layers=(1, 1, 1, 1), stem="cifar", image_size=16, zero_init=False)
+    model = ClassifierConfig(image=image, classes=3).build()
+    assert model.head is not None
+    nn.init.normal_(model.head.weight, std=0.1)
+    return Task(model, {"classes": ClassificationConfig().build()}, {"classes": 1.0})
+
+
+def labelled(rows: slice = slice(None)) -> dict[str, Tensor]:
+    return {"image": whole_batch()["image"][rows], "label": torch.arange(BATCH)[rows] % 3}
+
+
+def own_labelled() -> dict[str, Tensor]:
+    share = BATCH // ranks.world()
+    return labelled(slice(ranks.rank() * share, (ranks.rank() + 1) * share))
+
+
+def small(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those that take little room: 5 million weights would be sent for each case."""
+    return {name: tensor for name, tensor in tensors.items() if tensor.numel() < 100_000}
+
+
+def one_step(module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """A clipped SGD step on labelled pictures, and the pictures' scores after it."""
+    outcome = module(batch)
+    outcome.loss.backward()
+    out: dict[str, Any] = {"loss": ranks.mean({"loss": outcome.loss})["loss"], "gradients": small(gradients(module))}
+    out["norm"] = clip(module)
+    torch.optim.SGD(module.parameters(), lr=LR).step()
+    out |= {"after": small(weights(module)), "statistics": {n: s.clone() for n, s in statistics(unwrap(module))}}
+    with torch.no_grad(), unsharded(module):
+        task = unwrap(module).eval()
+        out["scores"] = task.model.classify(labelled()["image"])
+    return out
+
+
+def trained_resnet(folder: Path, parallel: str) -> dict[str, Any]:
+    """Two steps of the trainer in bf16 with a moving average, and the dtypes that a norm in the middle saw."""
+    training = TrainingConfig(steps=2, parallel=parallel, ema=0.9, recompute=True)
+    trainer = Trainer(resnet_task(ranks.rank()), training, AdamWConfig(lr=1e-3), ConstantConfig(), folder / "resnet")
+    seen: list[str] = []
+    middle = trainer.task.get_submodule("model.image.layer2.0.bn1")
+    middle.register_forward_hook(
+        lambda norm, given, out: seen.append(
+            f"{given[0].dtype} {norm.weight.dtype} {norm.running_var.dtype} {out.dtype}"
+        )
+    )
+    outcomes = [trainer._advance(own_labelled()) for _ in range(2)]
+    out: dict[str, Any] = {"seen": sorted(set(seen)), "averaged": small(trainer.weights())}
+    out["losses"] = [ranks.mean({"loss": outcome.loss})["loss"] for outcome in outcomes]
+    out["norms"] = [float(outcome.metrics["gradient_norm"]) for outcome in outcomes]
+    out |= {"after": small({n: full(m) for n, m in trainer.masters.masters.items()})}
+    return out | {"statistics": {n: s.clone() for n, s in statistics(trainer.task)}}
+
+
 def replica_flags() -> dict[str, Any]:
     plain, batch_norm = wrap(nn.Linear(2, 2), "ddp"), wrap(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), "ddp")
     return {"plain": plain.broadcast_buffers, "batch_norm": batch_norm.broadcast_buffers}
@@ -265,6 +372,10 @@ def main(folder: Path) -> None:
         "locked": {mode: steps(mode, locked=True) for mode in ("ddp", "fsdp")},
         "bf16": steps("fsdp", bf16=True),
         "trained": {mode: trained(folder, mode) for mode in ("ddp", "fsdp")},
+        "norms": {name: normalised(name, slice(4, 6) if started.rank else slice(4)) for name in NORMS},
+        "lonely": lonely_value(),
+        "resnet": {mode: one_step(wrap(resnet_task(), mode), own_labelled()) for mode in ("ddp", "fsdp")},
+        "trained resnet": {mode: trained_resnet(folder, mode) for mode in ("ddp", "fsdp")},
     }
     torch.save(results, folder / f"{started.rank}.pt")
     ranks.stop()

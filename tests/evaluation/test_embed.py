@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,12 @@ from pictura.data.decode import decode
 from pictura.data.text import Tokenizer
 from pictura.data.views import CropConfig
 from pictura.evaluation.embed import Embedder, Pictures, by_token_budget, evaluating
+from pictura.evaluation.ready import Pictura
+from pictura.models.classifier import Classifier, ClassifierConfig
 from pictura.models.clip import CLIP
+from pictura.models.clip_resnet import CLIPResNetConfig
+from pictura.models.mixer import MixerConfig
+from pictura.models.vit import ViTConfig
 from tests.evaluation.conftest import WORDS, Made
 
 
@@ -170,3 +176,155 @@ def test_progress_is_told(model: CLIP, tokenizer: Tokenizer) -> None:
 def test_without_a_tokenizer_texts_are_refused(model: CLIP) -> None:
     with pytest.raises(ValueError, match="no tokenizer"):
         Embedder(model, None).texts(["a"])
+
+
+# A classifier: scores of its head, outputs of its layers
+
+
+def made(tower: object = None, classes: int = 3, **changes: object) -> Classifier:
+    """Random, its head too."""
+    torch.manual_seed(0)
+    tower = tower or ViTConfig(image_size=32, patch_size=8, width=32, depth=3, heads=2)
+    model = ClassifierConfig(image=tower, classes=classes, **changes).build()  # type: ignore[arg-type]
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def pixels_of(model: Classifier, source: Made) -> torch.Tensor:
+    view = Embedder(model, None).view
+    return torch.stack([view(np.asarray(source[i]["image"]), np.random.default_rng(0)) for i in range(len(source))])
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels / 127.5 - 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_scores_in_batches_are_those_one_by_one(workers: int) -> None:
+    model = made()
+    embedder = Embedder(model, None, batch_size=4, workers=workers)
+    with torch.no_grad():
+        expected = torch.cat([model.classify(picture[None]) for picture in pixels_of(model, Made(11))])
+    parts = list(embedder.walk(Made(11, broken=[0, 6]), "scores"))
+    indices = torch.cat([batch["index"] for _, batch in parts])
+    assert indices.tolist() == [1, 2, 3, 4, 5, 7, 8, 9, 10]
+    torch.testing.assert_close(torch.cat([rows for rows, _ in parts]), expected[indices], atol=1e-4, rtol=1e-4)
+    assert embedder.images([], "scores").shape == (0, 3)
+
+
+@pytest.mark.parametrize("pool", ["class", "average"])
+def test_layers_are_timms_of_a_vit(pool: str) -> None:
+    model, source = made(ViTConfig(image_size=32, patch_size=8, width=32, depth=3, heads=2, pool=pool)), Made(7)
+    words = {"class_token": pool == "class", "global_pool": {"class": "token", "average": "avg"}[pool]}
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 3}
+    peer = timm.create_model("vit_tiny_patch16_224", **size, **words, fc_norm=False).eval()
+    peer.load_state_dict({name.removeprefix("image."): tensor for name, tensor in model.state_dict().items()})
+    options = {"norm": False, "output_fmt": "NLC", "return_prefix_tokens": True, "intermediates_only": True}
+    with torch.no_grad():
+        theirs = peer.forward_intermediates(normalised(pixels_of(model, source)), **options)
+    found = Embedder(model, None, batch_size=4).layers(source, (0, 1, -1, "features"))
+    assert list(found) == [0, 1, -1, "features"]
+    for layer in (0, 1, -1):
+        expected = theirs[layer][1][:, 0] if pool == "class" else theirs[layer].mean(1)  # (patches, prefix), or patches
+        torch.testing.assert_close(found[layer], torch.nn.functional.normalize(expected, dim=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found["features"], Embedder(model, None).images(source), atol=1e-5, rtol=0)
+
+
+def test_layers_of_a_mixer_are_means_over_patches() -> None:
+    tower = MixerConfig(image_size=32, patch_size=8, width=32, depth=2, tokens=16, channels=128)
+    model, source = made(tower), Made(5)
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "num_blocks": 2, "num_classes": 3}
+    peer = timm.models.mlp_mixer.MlpMixer(**size).eval()
+    peer.load_state_dict({name.removeprefix("image."): tensor for name, tensor in model.state_dict().items()})
+    with torch.no_grad():
+        x = peer.stem(normalised(pixels_of(model, source)))
+        for layer, block in enumerate(peer.blocks):
+            x = block(x)
+            expected = torch.nn.functional.normalize(x.mean(1), dim=1)
+            torch.testing.assert_close(Embedder(model, None).images(source, layer), expected, atol=1e-5, rtol=0)
+
+
+def test_layers_of_maps_are_means_over_pixels_and_differ_in_width() -> None:
+    model, source = made(CLIPResNetConfig(image_size=64, layers=(1, 1, 1, 1), width=8, heads=2)), Made(3)
+    found = Embedder(model, None).layers(source, (0, 1, 2, 3))
+    assert [rows.shape[1] for rows in found.values()] == [32, 64, 128, 256]
+    seen = []
+    handle = model.image.layer2.register_forward_hook(lambda module, inputs, out: seen.append(out))
+    with torch.no_grad():
+        model.encode_image(pixels_of(model, source))
+    handle.remove()
+    rows = torch.stack([sum(picture[:, y, x] for y in range(8) for x in range(8)) / 64 for picture in seen[0]])
+    torch.testing.assert_close(found[1], torch.nn.functional.normalize(rows, dim=1), atol=1e-5, rtol=0)
+
+
+def test_one_pass_serves_all_layers_and_leaves_no_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, passes = made(), []
+    encode = model.encode_image
+    monkeypatch.setattr(model, "encode_image", lambda image: passes.append(len(image)) or encode(image))
+    embedder = Embedder(model, None, batch_size=4)
+    embedder.layers(Made(10), (0, 1, 2, -1))
+    assert passes == [4, 4, 2]
+    assert not any(module._forward_hooks for module in model.modules())
+    with pytest.raises(ValueError, match="not one of 2 examples"):
+        embedder.layers(Made(2, broken=[0, 1]), (0,))
+    monkeypatch.setattr(model.image.blocks[1], "forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        embedder.layers(Made(2), (0,))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("layer", [3, -4])
+def test_a_layer_that_is_not_there_is_refused(layer: int) -> None:
+    said = f"layer {layer}: this model's picture tower has 3 layers: 0 to 2, or -3 to -1 from the end"
+    with pytest.raises(ValueError, match=said):
+        Embedder(made(), None).layers(Made(2), (0, layer))
+
+
+def test_pictures_are_prepared_with_the_models_crop() -> None:
+    model, source = made(crop=0.8), Made(2)
+    wanted = CropConfig(image_size=32, crop=0.8).build()
+    assert Embedder(model, None).view.config == wanted.config  # type: ignore[attr-defined]
+    whole, cropped = Embedder(made(), None).images(source), Embedder(model, None).images(source)
+    assert not torch.allclose(whole, cropped, atol=1e-3)
+
+
+# Ready to use
+
+
+def test_a_classifier_answers_with_its_own_words() -> None:
+    model, pictures = made(class_names=("dog", "crane", "crane")), [np.asarray(Made(3)[i]["image"]) for i in range(3)]
+    with torch.no_grad():
+        shares = model.classify(pixels_of(model, Made(3))).softmax(1)
+    answers = Pictura(model, None, torch.device("cpu")).classify(pictures)
+    assert [list(answer) for answer in answers] == [["dog", "crane (1)", "crane (2)"]] * 3
+    torch.testing.assert_close(torch.tensor([list(a.values()) for a in answers]), shares, atol=1e-5, rtol=0)
+    assert list(Pictura(made(), None, torch.device("cpu")).classify(pictures)[0]) == ["0", "1", "2"]
+
+
+def test_layers_from_python() -> None:
+    ready = Pictura(made(), None, torch.device("cpu"))
+    pictures = [np.asarray(Made(3)[i]["image"]) for i in range(3)]
+    found = ready.embed_images(pictures, layers=(2, -1, 0))
+    assert list(found) == [2, -1, 0]
+    assert all(rows.dtype == np.float32 and rows.shape == (3, 32) for rows in found.values())
+    assert np.array_equal(found[2], found[-1]) and not np.array_equal(found[2], found[0])
+    np.testing.assert_allclose(np.linalg.norm(found[0], axis=1), 1, rtol=1e-5)
+    assert ready.embed_images([], layers=(0,))[0].shape == (0, 32)
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        ready.embed_images(["bad.png"], layers=(0,))
+
+
+def test_what_a_model_cannot_do_is_told(model: CLIP, tokenizer: Tokenizer) -> None:
+    pictures = [np.zeros((9, 9, 3), np.uint8)]
+    classifier = Pictura(made(), None, torch.device("cpu"))
+    with pytest.raises(ValueError, match="labels: this model reads no texts; leave them out"):
+        classifier.classify(pictures, ["a", "b"])
+    with pytest.raises(ValueError, match="no tokenizer, so it cannot read texts"):
+        classifier.embed_texts(["a"])
+    for headless in (
+        Pictura(model, tokenizer, torch.device("cpu")),
+        Pictura(made(classes=0), None, torch.device("cpu")),
+    ):
+        with pytest.raises(ValueError, match="has no head that tells classes apart; give labels in words"):
+            headless.classify(pictures)

@@ -9,6 +9,7 @@ from pictura.config import load, sized, to_dict
 from pictura.layers.stems import ConvStemConfig, PatchStemConfig
 from pictura.models.base import ModelConfig
 from pictura.models.clip import CLIP, CLIPConfig
+from pictura.models.clip_resnet import CLIPResNetConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
 
@@ -30,6 +31,11 @@ def tiny(**changes: object) -> CLIP:
 @pytest.mark.parametrize(
     ("size", "millions", "for_pictures"),
     [
+        ("RN50", 102.01, 38.32),
+        ("RN101", 119.69, 56.26),
+        ("RN50x4", 178.30, 87.14),
+        ("RN50x16", 290.98, 167.33),
+        ("RN50x64", 623.26, 420.38),
         ("ViT-B/32", 151.28, 87.85),
         ("ViT-B/16", 149.62, 86.19),
         ("ViT-L/14", 427.62, 303.97),
@@ -48,12 +54,14 @@ def test_published_sizes(size: str, millions: float, for_pictures: float) -> Non
 @pytest.mark.parametrize("size", sorted(CLIPConfig.sizes.keys() - CLIPConfig.ours))
 def test_published_sizes_are_openais_in_all_that_no_shape_shows(size: str) -> None:
     config = sized(CLIPConfig, size)
-    assert isinstance(config.image, ViTConfig)
     assert isinstance(config.text, TextTransformerConfig)
-    assert config.image.heads == config.image.width // 64
     assert config.text.heads == config.text.width // 64
-    assert config.image.activation == config.text.activation == "quick_gelu"
-    assert config.image.eps == config.text.eps == 1e-5
+    assert config.text.activation == "quick_gelu"
+    assert config.text.eps == 1e-5
+    assert config.projection_bias == isinstance(config.image, CLIPResNetConfig)
+    if isinstance(config.image, ViTConfig):
+        assert (config.image.activation, config.image.eps) == ("quick_gelu", 1e-5)
+    assert config.tower.features // 64 == config.image.heads
     assert (config.resize, config.interpolation, config.text.end_token) == ("shortest", "bicubic", None)
     assert config.logit_scale == pytest.approx(2.6593, abs=1e-4)
     assert load(ModelConfig, to_dict(config)) == config

@@ -30,9 +30,8 @@ def test_the_loss_as_algorithm_1_of_the_paper_has_it() -> None:
 
 
 def test_a_model_without_a_bias_is_refused() -> None:
-    model, objective = tiny(), SigLIPObjectiveConfig().build()
-    with pytest.raises(ValueError, match=r"objective siglip: the model has no bias; set model.logit_bias=-10"):
-        objective.score(model, objective.embed(model, batch()), slice(0, 6))
+    with pytest.raises(ValueError, match=r"objectives\.s: the model has no bias; set model.logit_bias=-10"):
+        Task(tiny(), {"s": SigLIPObjectiveConfig().build()}, {"s": 1.0})
 
 
 def test_its_temperature_has_no_bound() -> None:

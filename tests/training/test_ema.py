@@ -1,10 +1,15 @@
 """The moving average against a plain loop. Sharded parameters are tested with the checkpoints, in two processes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pictura.training.checkpoints import Checkpoints
 from pictura.training.ema import Ema
+from pictura.training.loop import Trainer
+from tests.training.toys import batch, task, trainer
 
 
 def module(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -119,3 +124,49 @@ def test_state_of_another_model() -> None:
 def test_arguments(arguments: dict[str, float], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Ema([], **arguments)  # type: ignore[arg-type]
+
+
+def normed() -> Trainer:
+    torch.manual_seed(0)
+    toy = task()
+    toy.model.get_submodule("blocks").append(nn.BatchNorm1d(4))  # type: ignore[operator]
+    return trainer(Path("unused"), toy=toy, ema=0.9, precision="bf16")
+
+
+def test_statistics_of_batch_norm_are_averaged_with_the_weights() -> None:
+    """The statistics of the averaged model are nearer to what it sees than those of the newest one."""
+    of = normed()
+    norm = of.task.get_submodule("model.blocks.1")
+    assert of.ema is not None
+    expected = torch.zeros(4, dtype=torch.float64)
+    for step in range(12):
+        of._advance(batch(step))
+        weight = min(0.9, (1 + step) / (10 + step))
+        expected = weight * expected + (1 - weight) * norm.running_mean.double()  # type: ignore[operator]
+    name = "model.blocks.1.running_mean"
+    average, newest = of.ema.averages[name], norm.running_mean.clone()  # type: ignore[operator]
+    torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(average, newest)
+    assert torch.equal(of.weights()["blocks.1.running_mean"], average), "it is what a model folder holds"
+    seen = of.evaluate(lambda _: {"mean": norm.running_mean.sum().item()})  # type: ignore[operator]
+    assert seen["mean"] == pytest.approx(average.sum().item())
+    assert torch.equal(norm.running_mean, newest), "and the run goes on with its own"
+    assert norm.running_mean.dtype == torch.float32
+
+
+def test_statistics_are_resumed(tmp_path: Path) -> None:
+    first = normed()
+    first.checkpoints = Checkpoints(tmp_path, 1)
+    for step in range(3):
+        first._advance(batch(step))
+    first.save()
+    second = normed()
+    second.checkpoints = Checkpoints(tmp_path, 1)
+    assert second.resume() == 3
+    for step in (3, 4):
+        first._advance(batch(step))
+        second._advance(batch(step))
+    found, expected = second.task.state_dict(), first.task.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert all(torch.equal(second.weights()[name], tensor) for name, tensor in first.weights().items())
+    assert expected["model.blocks.1.num_batches_tracked"] == 5

@@ -138,3 +138,19 @@ def test_batch_norm_is_refused_by_name(norm: nn.Module) -> None:
         ValueError, match=r"training\.micro_batch: model\.blocks\.1 is batch norm.*leave micro_batch out"
     ):
         check_cacheable(toy)
+
+
+def test_a_locked_norm_is_none_that_looks_across_examples() -> None:
+    toy = task()
+    norm = nn.BatchNorm1d(4).requires_grad_(False).eval()
+    norm.running_mean.normal_()  # type: ignore[union-attr]
+    toy.model.get_submodule("blocks").append(norm)  # type: ignore[operator]
+    check_cacheable(toy)
+    toy(batch(0)).loss.backward()
+    wanted = gradients(toy)
+    toy.zero_grad()
+    cached_backward(toy, batch(0), 3)
+    torch.testing.assert_close(gradients(toy), wanted, rtol=1e-5, atol=1e-6)
+    toy.model.get_submodule("blocks").append(nn.BatchNorm1d(4, affine=False))  # type: ignore[operator]
+    with pytest.raises(ValueError, match=r"model\.blocks\.2 is batch norm"):
+        check_cacheable(toy)

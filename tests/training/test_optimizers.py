@@ -9,13 +9,23 @@ from pictura.models.clip import CLIPConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
 from pictura.training import optimizers
-from pictura.training.optimizers import AdamWConfig, MuonConfig, OptimizerConfig, Together, decay_groups, owned, pieces
+from pictura.training.optimizers import (
+    AdamWConfig,
+    MuonConfig,
+    OptimizerConfig,
+    SGDConfig,
+    Together,
+    decay_groups,
+    layer_rates,
+    owned,
+    pieces,
+)
 
 CONFIGS = [AdamWConfig(lr=0.1), MuonConfig(lr=0.1)]
 
 
-def clip() -> nn.Module:
-    image = ViTConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2, pre_norm=True)
+def clip(depth: int = 1) -> nn.Module:
+    image = ViTConfig(image_size=8, patch_size=4, width=16, depth=depth, heads=2, pre_norm=True)
     text = TextTransformerConfig(vocab_size=20, context_length=6, width=16, depth=1, heads=2)
     return CLIPConfig(image=image, text=text, embed_dim=8, logit_bias=-10.0).build()
 
@@ -35,7 +45,7 @@ def test_what_decays_is_what_open_clip_lets_decay() -> None:
     """open_clip's `training/main.py`: no decay where ndim < 2, or "bn", "ln", "bias" or "logit_scale" is in the name.
     Of the same parameters under its names, the class token, [d] there and [1 1 d] here, does not decay either."""
     parameters = dict(clip().named_parameters())
-    decay, rest = (group["params"] for group in decay_groups(parameters.items(), 0.2))
+    decay, rest = (group["params"] for group in decay_groups(((n, p, 0.1) for n, p in parameters.items()), 0.2))
     names = {id(p): name for name, p in parameters.items()}
     assert isinstance(decay, list) and isinstance(rest, list)
     assert {names[id(p)] for p in decay} == {
@@ -147,13 +157,13 @@ def test_parts_step_together() -> None:
 @settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 20))
 def test_pieces_keep_the_order_and_close_when_they_are_full(sizes: list[int], size: int) -> None:
-    parameters = [(str(i), torch.zeros(n)) for i, n in enumerate(sizes)]
+    parameters = [(str(i), torch.zeros(n), 0.1) for i, n in enumerate(sizes)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optimizers, "PIECE", size)
         cut = list(pieces(parameters))
-    assert [name for piece in cut for name, _ in piece] == [name for name, _ in parameters]
+    assert [one[0] for piece in cut for one in piece] == [one[0] for one in parameters]
     for i, piece in enumerate(cut):
-        held = [p.numel() for _, p in piece]
+        held = [p.numel() for _, p, _ in piece]
         assert sum(held[:-1]) < size and (sum(held) >= size or i == len(cut) - 1)
 
 
@@ -164,3 +174,67 @@ def test_every_parameter_is_owned_once(config: AdamWConfig, monkeypatch: pytest.
     parts = config.build(own.items()).parts
     assert len(parts) > 1
     assert sorted(id(p) for part in parts for p in owned(part)) == sorted(id(p) for p in own.values())
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_torch_s(nesterov: bool) -> None:
+    ours, theirs = named(), named()
+    optimizer = SGDConfig(lr=0.1, weight_decay=0.3, nesterov=nesterov).build(ours.items())
+    decayed = [p for p in theirs.values() if p.dim() > 1]
+    rest = [p for p in theirs.values() if p.dim() < 2]
+    groups = [{"params": decayed, "weight_decay": 0.3}, {"params": rest, "weight_decay": 0.0}]
+    reference = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=nesterov)
+    for step in range(3):
+        for parameters in (ours, theirs):
+            for name, parameter in parameters.items():
+                parameter.grad = torch.sin(parameter.detach() * (step + 1) + len(name))
+        optimizer.step()
+        reference.step()
+    for name, parameter in ours.items():
+        torch.testing.assert_close(parameter, theirs[name])
+
+
+def test_lower_layers_have_smaller_rates() -> None:
+    rates = layer_rates([name for name, _ in clip(depth=3).named_parameters()], 0.5)
+    assert rates["image.patch_embed.proj.weight"] == rates["image.cls_token"] == rates["image.pos_embed"] == 0.5**4
+    assert [rates[f"image.blocks.{i}.attn.qkv.weight"] for i in range(3)] == [0.5**3, 0.5**2, 0.5]
+    assert rates["text.blocks.0.norm1.bias"] == 0.5, "each tower counts its own layers"
+    above = ("image.norm.weight", "text.norm.bias", "image_projection.weight", "logit_scale")
+    assert {rates[name] for name in above} == {1.0}
+
+
+def test_a_stem_s_own_blocks_are_no_layers() -> None:
+    names = [
+        "m.patch_embed.backbone.stages.0.blocks.2.conv1.weight",
+        "m.blocks.0.norm1.weight",
+        "m.blocks.1.norm1.bias",
+    ]
+    assert layer_rates(names, 0.5) == dict(zip(names, (0.125, 0.25, 0.5), strict=True))
+
+
+def test_stages_of_a_resnet_are_layers() -> None:
+    names = [
+        "m.conv1.weight",
+        "m.bn1.bias",
+        "m.layer1.0.conv1.weight",
+        "m.layer2.1.bn2.weight",
+        "m.pool.q.weight",
+        "head.bias",
+    ]
+    assert list(layer_rates(names, 0.5).values()) == [0.125, 0.125, 0.25, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("config", [SGDConfig, AdamWConfig, MuonConfig])
+def test_rates_reach_the_optimiser_and_follow_the_schedule(config: type[OptimizerConfig]) -> None:
+    own = named()
+    optimizer = config(lr=0.2, layer_decay=0.5).build(own.items())
+    optimizer.schedule(0.1)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(own["image.blocks.0.proj.weight"])] == pytest.approx(0.2 * 0.5 * 0.1)
+    assert rates[id(own["head.weight"])] == pytest.approx(0.2 * 0.1)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 1.5, -1.0])
+def test_layer_decay_is_a_share(wrong: float) -> None:
+    with pytest.raises(ValueError, match="layer_decay"):
+        SGDConfig(layer_decay=wrong)

@@ -46,6 +46,61 @@ def test_recomputing_costs_a_second_forward_and_changes_nothing() -> None:
         assert torch.equal(a.grad, b.grad), name
 
 
+class Whole(nn.Module):
+    """One block, in which one example's output depends on the others of its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.GELU(), nn.Linear(4, 4)]
+        self.blocks = nn.ModuleList([nn.Sequential(*layers, nn.BatchNorm1d(4, momentum=None))])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.blocks[0](x)
+        return out
+
+
+def steps(model: nn.Module, backwards: int = 1) -> dict[str, torch.Tensor]:
+    """All that two steps of training leave behind: weights, running statistics and gradients."""
+    torch.manual_seed(1)
+    below = nn.Linear(4, 4)
+    for x in torch.randn(2, 8, 4):
+        loss = model(below(x)).square().sum()
+        for _ in range(backwards):
+            loss.backward(retain_graph=True)
+    grads = {f"{name}.grad": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {**model.state_dict(), **grads}
+
+
+@pytest.mark.parametrize("backwards", [1, 2])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_recomputing_moves_running_statistics_once(backwards: int, compiled: bool) -> None:
+    plain, again = Whole(), Whole()
+    recompute(again)
+    if compiled:  # without what a compiler makes of the graph, which takes long
+        torch.compiler.reset()
+        again.blocks[0].compile(backend="aot_eager")
+    expected, found = steps(plain, backwards), steps(again, backwards)
+    assert expected["blocks.0.2.num_batches_tracked"] == 2
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    fresh = Whole().state_dict()
+    assert not torch.equal(expected["blocks.0.2.running_var"], fresh["blocks.0.2.running_var"])
+
+
+def test_statistics_move_again_after_a_step_that_failed() -> None:
+    model = Whole()
+    recompute(model)
+    with pytest.raises(RuntimeError):
+        model(torch.randn(8, 5))
+    model(torch.randn(8, 4)).sum().backward()
+    assert model.state_dict()["blocks.0.2.num_batches_tracked"] == 1
+    with torch.no_grad():
+        model(torch.randn(8, 4))
+    assert model.state_dict()["blocks.0.2.num_batches_tracked"] == 2
+    assert model.get_submodule("blocks.0.2").momentum == 0.1
+
+
 def test_what_is_thrown_away_does_not_count() -> None:
     def deeper() -> nn.Module:
         toy = task()

@@ -138,3 +138,37 @@ def test_finite(dtype: torch.dtype, bad: float) -> None:
         tensor[-1] = kept
     masters.masters["0.weight"].detach().fill_(3e38)
     assert masters.finite(), "large is not lost, though its square is"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_stays_float32(training: bool) -> None:
+    """torch's kernels take a bf16 input beside gains and statistics in float32, and beside none in bf16."""
+    torch.manual_seed(0)
+    toy = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3)).train(training)
+    exact, state = nn.BatchNorm2d(4).train(training), toy[1].state_dict()
+    exact.load_state_dict(state)
+    masters = Masters(toy, torch.bfloat16)
+    norm = toy[1]
+    assert {name: t.dtype for name, t in toy.state_dict().items() if t.is_floating_point()} == {
+        **dict.fromkeys(("0.weight", "0.bias", "2.weight", "2.bias"), torch.bfloat16),
+        **dict.fromkeys(("1.weight", "1.bias", "1.running_mean", "1.running_var"), torch.float32),
+    }
+    assert masters.masters["1.weight"] is norm.weight
+    x = (3 * torch.randn(8, 3, 8, 8) + 1).bfloat16()
+    middle = toy[0](x)
+    middle.retain_grad()
+    out = norm(middle)
+    wide = middle.detach().float().requires_grad_()
+    expected = exact(wide)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), expected, rtol=2**-8, atol=1e-3)
+    torch.testing.assert_close(norm.running_var, exact.running_var)
+    assert (norm.running_var == 1).all() != training
+    down = torch.randn_like(out)
+    torch.autograd.backward([out, expected], [down, down.float()])
+    assert middle.grad is not None and middle.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(middle.grad.float(), wide.grad, rtol=2**-7, atol=1e-3)
+    torch.testing.assert_close(norm.weight.grad, exact.weight.grad)
+    masters.collect()
+    assert masters.masters["1.bias"].grad is norm.bias.grad
+    torch.testing.assert_close(norm.bias.grad, exact.bias.grad)

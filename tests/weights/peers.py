@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pictura.config import sized
 from pictura.models.clip import CLIP, CLIPConfig
+from pictura.models.clip_resnet import CLIPResNetConfig
 from pictura.weights.folder import empty
 
 PUBLISHED = {
@@ -17,15 +18,24 @@ PUBLISHED = {
     "ViT-L/14": (427.62, 303.97),
     "ViT-L/14@336": (427.94, 304.29),
 }
+RESNETS = {
+    "RN50": (102.01, 38.32),
+    "RN101": (119.69, 56.26),
+    "RN50x4": (178.30, 87.14),
+    "RN50x16": (290.98, 167.33),
+    "RN50x64": (623.26, 420.38),
+}
 """Parameters in millions: all, and those for pictures (openai/CLIP, counted from its own weights)."""
 
 
 def published(size: str, depth: int | None = None) -> CLIPConfig:
-    """One of our sizes, with towers of another depth."""
+    """One of our sizes, with towers of another depth; of a ResNet, each stage."""
     config = sized(CLIPConfig, size)
     if depth is None:
         return config
-    return replace(config, image=replace(config.image, depth=depth), text=replace(config.text, depth=depth))
+    resnet = isinstance(config.image, CLIPResNetConfig)
+    image = replace(config.image, **{"layers": (depth,) * 4} if resnet else {"depth": depth})
+    return replace(config, image=image, text=replace(config.text, depth=depth))
 
 
 @contextmanager
@@ -47,9 +57,19 @@ def stir(model: nn.Module, seed: int) -> nn.Module:
     """No two tensors alike, none zero or one: with fresh weights, norms and biases could be swapped unseen."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        parameter.normal_(std=parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.1, generator=generator)
+        inputs = parameter[0].numel() if parameter.dim() == 4 else parameter.shape[-1] if parameter.dim() else 1
+        parameter.normal_(std=inputs**-0.5 if parameter.dim() > 1 else 0.1, generator=generator)
         if parameter.dim() == 1 and name.endswith("weight"):  # norms
             parameter.add_(1)
+        if name.endswith("bn3.weight"):  # else each block doubles what it is given, and rounding with it
+            parameter.mul_(0.2)
+    for name, buffer in model.named_buffers():  # what batch norm has counted
+        if name.endswith("running_mean"):
+            buffer.normal_(std=0.1, generator=generator)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5, generator=generator)
+        elif name.endswith("num_batches_tracked"):
+            buffer.fill_(seed + 10)
     return model.eval()
 
 

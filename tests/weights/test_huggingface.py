@@ -4,17 +4,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, CLIPProcessor
 from transformers import CLIPConfig as TheirConfig
-from transformers import CLIPModel
 
 from pictura.config import sized
+from pictura.data.text import Tokenizer
+from pictura.data.views import CropConfig
+from pictura.layers.stems import ConvStemConfig, PatchStemConfig
 from pictura.models.clip import CLIP, CLIPConfig
+from pictura.models.mixer import MixerConfig
+from pictura.models.pictures import normalise
+from pictura.weights.convert import write
+from pictura.weights.family import Found
+from pictura.weights.folder import empty
+from pictura.weights.foreign import load_model
 from pictura.weights.huggingface import config_from, config_from_json, from_pictura, to_pictura
-from tests.weights.peers import PUBLISHED, alike, examples, identical, loaded, ours, published, stir, undrawn
+from pictura.weights.huggingface_family import HuggingFace
+from tests.weights.peers import alike, examples, identical, loaded, ours, published, stir, undrawn
 
 Make = Callable[..., CLIP]
 B32 = {
@@ -88,12 +100,12 @@ def test_parity(size: str, depth: int | None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [size for size in PUBLISHED if size != "ViT-B/32"])
+@pytest.mark.parametrize("size", [size for size in JSON if size != "ViT-B/32"])
 def test_parity_at_full_depth(size: str) -> None:
     agree(size, None)
 
 
-@pytest.mark.parametrize("size", PUBLISHED)
+@pytest.mark.parametrize("size", JSON)
 def test_published_configurations(size: str) -> None:
     written = json.loads(TheirConfig(**JSON[size]).to_json_string(use_diff=False))
     for given in (written, {"model_type": "clip"} | JSON[size]):  # with everything spelt out, and with the least
@@ -231,3 +243,224 @@ def test_json_that_is_wrong(tmp_path: Path, given: dict[str, Any], complaint: st
     file.write_text(json.dumps(given))
     with pytest.raises(ValueError, match=f"^{file}: {complaint}"):
         config_from_json(file)
+
+
+def theirs_of(config: CLIPConfig) -> CLIPModel:
+    """A `CLIPModel` whose weights are stirred, by the config.json that we write."""
+    json = HuggingFace().write(config, config.build().state_dict()).beside["config.json"]
+    return stir(CLIPModel(TheirConfig.from_dict(dict(json))), 3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("activations", [("quick_gelu", "quick_gelu"), ("gelu", "gelu_tanh"), ("gelu_tanh", "gelu")])
+def test_a_written_folder_is_loaded_by_transformers(
+    tmp_path: Path, make: Make, tokenizer: Tokenizer, activations: tuple[str, str]
+) -> None:
+    model = with_towers(make(), *activations)
+    write(HuggingFace().write(model.config, model.state_dict()), tokenizer, tmp_path / "new")
+    peer, report = CLIPModel.from_pretrained(tmp_path / "new", output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    image, words = torch.randn(2, 3, 32, 32), tokenizer(["a red dog", "the old house runs"])
+    alike(model.encode_image(image), features(peer.get_image_features(pixel_values=image)))
+    alike(model.encode_text(words), features(peer.get_text_features(input_ids=words)))
+    assert peer.logit_scale == model.logit_scale
+    again, _ = load_model(tmp_path / "new")
+    assert again.config == model.config
+    identical(again.state_dict(), model.state_dict())
+
+
+def with_towers(model: CLIP, image: str, text: str) -> CLIP:
+    """The same weights behind other activations, and epsilons that differ."""
+    c = model.config
+    towers = {"image": replace(c.image, activation=image, eps=1e-3), "text": replace(c.text, activation=text, eps=1e-4)}
+    return loaded(replace(c, **towers), model.state_dict())
+
+
+@torch.inference_mode()
+def test_activations_are_not_taken_for_one_another(make: Make) -> None:
+    """The parity above would be empty if the picture of a tanh GELU were within its tolerance of an exact one's."""
+    image = torch.randn(2, 3, 32, 32)
+    outs = [with_towers(make(), name, name).encode_image(image) for name in ("gelu", "gelu_tanh", "quick_gelu")]
+    assert all((a - b).abs().max() > 1e-4 for a, b in [(outs[0], outs[1]), (outs[1], outs[2])])
+
+
+@torch.inference_mode()
+def test_a_folder_that_transformers_saved_is_written_back_as_it_was(
+    tmp_path: Path, make: Make, tokenizer: Tokenizer
+) -> None:
+    config = with_towers(make(), "gelu_tanh", "quick_gelu").config
+    peer = theirs_of(config)
+    peer.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    model, _ = load_model(tmp_path)
+    assert model.config == config
+    image = torch.randn(2, 3, 32, 32)
+    alike(model.eval().encode_image(image), features(peer.get_image_features(pixel_values=image)))
+    written = HuggingFace().write(model.config, model.state_dict())
+    identical(written.state, load_file(tmp_path / "model.safetensors"))
+    said = json.loads((tmp_path / "config.json").read_text())
+    for tower in ("vision_config", "text_config"):
+        same = written.beside["config.json"][tower]
+        assert {key: said[tower].get(key) for key in same} == same
+
+
+@pytest.mark.parametrize("name", ["gelu_pytorch_tanh", "gelu_new", "gelu_accurate"])
+def test_names_of_one_formula(name: str) -> None:
+    config = config_from_json({"model_type": "clip", "vision_config": {"hidden_act": name}})
+    assert (config.image.activation, config.text.activation) == ("gelu_tanh", "quick_gelu")
+
+
+@torch.inference_mode()
+def test_texts_read_at_the_highest_id_stay_so(tmp_path: Path, make: Make, tokenizer: Tokenizer) -> None:
+    """Our None is their eos_token_id 2; an end token of ours is theirs. What follows it must not matter."""
+    words = tokenizer(["a red dog", "the old house runs"])
+    for end, given in ((None, 2), (tokenizer.end, tokenizer.end)):
+        model = make()
+        model = loaded(replace(model.config, text=replace(model.config.text, end_token=end)), model.state_dict())
+        written = HuggingFace().write(model.config, model.state_dict())
+        assert written.beside["config.json"]["text_config"]["eos_token_id"] == given
+        write(written, tokenizer, tmp_path / str(end))
+        peer = CLIPModel.from_pretrained(tmp_path / str(end))
+        alike(model.encode_text(words), features(peer.get_text_features(input_ids=words)))
+        padded = torch.where((words == tokenizer.end).cumsum(1) > 0, tokenizer.end, words)
+        alike(model.encode_text(words), features(peer.get_text_features(input_ids=padded)))
+        assert load_model(tmp_path / str(end))[0].config == model.config
+
+
+@torch.inference_mode()
+def test_texts_go_through_transformers_as_through_ours(tmp_path: Path, make: Make, tokenizer: Tokenizer) -> None:
+    """Token 0 is "!" in CLIP's form: as padding, transformers would cut it out of words."""
+    model, texts = make(), ["a dog!", "the  \u201cold\u201d house runs, and runs, and runs!", "", "!!!"]
+    write(HuggingFace().write(model.config, model.state_dict()), tokenizer, tmp_path / "new")
+    words = AutoTokenizer.from_pretrained(tmp_path / "new")
+    found = words(texts, padding=True, truncation=True, return_tensors="pt")
+    ours = tokenizer(texts)
+    end = (ours == tokenizer.end).int().argmax(1)[:, None] >= torch.arange(ours.shape[1])
+    assert torch.equal(found["input_ids"], torch.where(end, ours, tokenizer.end))
+    assert torch.equal(found["attention_mask"].bool(), end)
+    assert (len(words), words.model_max_length) == (tokenizer.vocab_size, tokenizer.context_length)
+    peer = CLIPModel.from_pretrained(tmp_path / "new")
+    alike(model.encode_text(ours), features(peer.get_text_features(**found)))
+    picture = Image.new("RGB", (40, 50), (255, 0, 128))
+    both = CLIPProcessor.from_pretrained(tmp_path / "new")(text=["a dog"], images=picture, return_tensors="pt")
+    assert both["pixel_values"].shape == (1, 3, 32, 32)
+    assert both["input_ids"][0].tolist() == tokenizer(["a dog"])[0].tolist()
+
+
+def test_another_form_keeps_its_own_tokens(make: Make) -> None:
+    config = make().config
+    config = replace(config, text=replace(config.text, end_token=102))
+    written = HuggingFace().write(config, make().state_dict()).beside
+    assert written["tokenizer_config.json"].keys() == {"tokenizer_class", "model_max_length"}
+    assert written["config.json"]["text_config"]["bos_token_id"] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"crop": 0.8},
+        {"resize": "squash"},
+        {"resize": "squash", "crop": 0.8, "interpolation": "bilinear"},
+        {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)},
+    ],
+)
+def test_pictures_go_through_transformers_as_the_configuration_says(
+    tmp_path: Path, make: Make, tokenizer: Tokenizer, changes: dict[str, Any]
+) -> None:
+    model = make(**changes)
+    c = model.config
+    write(HuggingFace().write(c, model.state_dict()), tokenizer, tmp_path / "new")
+    assert load_model(tmp_path / "new")[0].config == c
+    pixels = torch.randint(0, 256, (48, 72, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    picture = Image.fromarray(pixels)
+    found = AutoImageProcessor.from_pretrained(tmp_path / "new")(picture, return_tensors="pt")["pixel_values"][0]
+    view = CropConfig(image_size=32, resize=c.resize, interpolation=c.interpolation, crop=c.crop).build()
+    expected = normalise(view(picture, np.random.default_rng(0))[None], c.mean, c.std)[0]
+    assert (found - expected).abs().max() < 0.03, "torchvision and PIL round apart by a few of 255"
+
+
+@pytest.mark.parametrize(
+    ("preprocessor", "expected"),
+    [
+        ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}, 0.875),
+        ({"size": 256, "crop_size": 224}, 0.875),
+        ({"size": 256}, 0.875),
+        ({"size": 248}, 0.9),
+        ({"size": 232}, 0.965),
+        ({"size": 224}, 1.0),
+        ({"size": {"height": 256, "width": 256}, "crop_size": 192}, 0.75),
+    ],
+)
+def test_the_share_that_the_middle_has(preprocessor: dict[str, Any], expected: float) -> None:
+    assert config_from_json({"model_type": "clip"}, preprocessor).crop == expected
+
+
+@pytest.mark.parametrize(
+    ("preprocessor", "complaint"),
+    [
+        ({"size": 200}, "crop_size: 224 of a picture of 200 would leave black bars"),
+        ({"crop_size": {"height": 224, "width": 200}}, "crop_size: .* gives pictures that are not square"),
+        ({"rescale_factor": 1.0}, "rescale_factor: 1.0 is not 1/255"),
+        ({"resample": [3]}, r"resample: \[3\] is neither"),
+    ],
+)
+def test_processors_that_do_something_else(preprocessor: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        config_from_json({"model_type": "clip"}, preprocessor)
+
+
+def test_weights_alone_are_openais(make: Make) -> None:
+    state = from_pictura(make().state_dict())
+    config, ours = HuggingFace().read(Found(file=Path("model.safetensors"), state=state))
+    identical(ours, make().state_dict())
+    assert isinstance(config, CLIPConfig)
+    assert (config.image.activation, config.text.end_token) == ("quick_gelu", None)  # type: ignore[union-attr]
+
+
+def test_what_is_known_as_theirs(make: Make) -> None:
+    state, file = from_pictura(make().state_dict()), Path("model.safetensors")
+    said = {"config.json": {"model_type": "clip"}}
+    cut = {name: tensor for name, tensor in state.items() if "class_embedding" not in name}
+    family = HuggingFace()
+    assert family.knows(Found(file=file, state=state))
+    assert family.knows(Found(file=file, state={f"module.{name}": tensor for name, tensor in state.items()}))
+    assert family.knows(Found(file=file, state=cut, beside=said)), "so that what is missing is named"
+    assert not family.knows(Found(file=file, state=cut))
+    assert not family.knows(Found(file=file, state={"visual.proj": torch.ones(1)}, beside=said))
+    with pytest.raises(ValueError, match=r"CLIPModel needs vision_model\.embeddings\.class_embedding"):
+        family.read(Found(file=file, state=cut, beside=said))
+
+
+def test_another_models_configuration_beside_is_named(make: Make) -> None:
+    found = {"state": from_pictura(make().state_dict()), "file": Path("model.safetensors")}
+    with pytest.raises(ValueError, match=r"^config\.json: model_type: expected 'clip', got 'siglip'"):
+        HuggingFace().read(Found(**found, beside={"config.json": {"model_type": "siglip"}}))
+    with pytest.raises(ValueError, match=r"^config\.json: text_config: expected a JSON object"):
+        HuggingFace().read(Found(**found, beside={"config.json": {"model_type": "clip", "text_config": [1]}}))
+    wrong = {"config.json": {"model_type": "clip"}, "processor_config.json": {"image_processor": {"resample": 1}}}
+    with pytest.raises(ValueError, match=r"^processor_config\.json: resample: 1 is neither"):
+        HuggingFace().read(Found(**found, beside=wrong))
+
+
+def test_a_published_resnet_is_sent_to_open_clip() -> None:
+    config = sized(CLIPConfig, "RN50")
+    with pytest.raises(ValueError, match=r"^image\.kind: .*: its towers for pictures are ViTs; --to open_clip"):
+        HuggingFace().write(config, empty(config).state_dict())
+
+
+def test_what_no_clip_of_theirs_can_be_is_named(make: Make) -> None:
+    def refused(config: CLIPConfig, complaint: str) -> None:
+        with pytest.raises(ValueError, match=f"^{complaint}"):
+            HuggingFace().write(config, config.build().state_dict())
+
+    c = make().config
+    refused(replace(c, logit_bias=-10.0), "logit_bias: -10.0: .*--to open_clip")
+    refused(replace(c, projection_bias=True), "projection_bias: True: ")
+    refused(replace(c, image=replace(c.image, pool="average")), "image.pool: average: .*the class token")
+    refused(replace(c, image=replace(c.image, pre_norm=False)), "image.pre_norm: False: .*--to open_clip")
+    refused(replace(c, image=replace(c.image, stem=ConvStemConfig())), "image.stem: {'kind': 'conv', 'channels': 32}")
+    refused(replace(c, image=replace(c.image, stem=PatchStemConfig())), "image.stem: {'kind': 'patch', 'bias': True}")
+    refused(replace(c, text=replace(c.text, end_token=2)), "text.end_token: 2: ")
+    mixer = MixerConfig(image_size=32, patch_size=8, width=64, depth=1, tokens=8, channels=8)
+    refused(replace(c, image=mixer), "image.kind: mixer: .*--to open_clip has CLIP's ResNets")

@@ -9,16 +9,16 @@ from pictura.weights.folder import empty
 from pictura.weights.layout import Layout, blocks, from_json, modules, section
 from tests.weights.peers import published
 
-LAYOUTS = [open_clip.LAYOUT, huggingface.LAYOUT]
+LAYOUTS = [(open_clip.LAYOUT, "ViT-B/32"), (huggingface.LAYOUT, "ViT-B/32"), (open_clip.RESNET_LAYOUT, "RN50")]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.whose)
-def test_names_pair_up(layout: Layout) -> None:
+@pytest.mark.parametrize(("layout", "size"), LAYOUTS, ids=lambda value: getattr(value, "whose", ""))
+def test_names_pair_up(layout: Layout, size: str) -> None:
     """One to one, and all that our CLIP has: only so is there an inverse."""
     assert len(set(layout.names.values())) == len(layout.names)
-    ours = {re.sub(r"\.\d+\.", ".{}.", name) for name in empty(published("ViT-B/32")).state_dict()}
+    ours = {re.sub(r"\.\d+\.", ".{}.", name, count=1) for name in empty(published(size)).state_dict()}
     assert ours | {"logit_bias"} == set(layout.names) | {"logit_bias"}
-    assert set(layout.transposed) | layout.optional <= set(layout.names)
+    assert set(layout.transposed) | layout.optional | set(layout.leading) <= set(layout.names)
 
 
 def test_tables_of_names() -> None:

@@ -1,7 +1,8 @@
 """What happens to one picture before it joins a batch. Pixels stay uint8: the model normalises them on its own device.
 
-`crop` is the evaluation rule that published CLIP models expect (openai/CLIP and open_clip's `image_transform`, to the
-last bit); `random_crop` is for training; `none` is for pictures that have their size already, such as scenes.
+`crop` is the evaluation rule that published models expect (openai/CLIP, open_clip's `image_transform`, timm and
+torchvision, to the last bit); `random_crop` is for training; `none` is for pictures that have their size already, such
+as scenes.
 """
 
 import math
@@ -16,6 +17,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from pictura.config import Config
+from pictura.data.augment import STRONGEST, rand_augment
 
 Interpolation = Literal["bicubic", "bilinear"]
 Pixels = npt.NDArray[np.uint8]
@@ -87,29 +89,43 @@ class CropConfig(ViewConfig):
     """Evaluation: the same picture always.
 
     resize: `shortest` side to image_size, then the middle square; `squash` both sides to it; `longest` side to it, then
-    black bars.
+    black bars. crop: the share of the resized side that the middle square keeps: pictures are resized to image_size /
+    crop instead, rounded down as timm does, and image_size pixels of that are kept (0.875: resize to 256, keep 224).
     """
 
     kind: ClassVar[str] = "crop"
     resize: Literal["shortest", "squash", "longest"] = "shortest"
     interpolation: Interpolation = "bicubic"
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop: {self.crop} must be above 0 and at most 1")
+
+    @property
+    def resized_to(self) -> int:
+        """The side before the middle is cut out. Crop 224 / 232 gives 232, though in floats it is a hair less."""
+        return math.floor(self.image_size / self.crop + 1e-6)
 
     def build(self) -> "Crop":
         return Crop(self)
 
 
 class Crop(View):
-    """open_clip's `image_transform(image_size, is_train=False)` before its normalisation, on PIL pictures."""
+    """open_clip's `image_transform(image_size, is_train=False)` before its normalisation, on PIL pictures; with `crop`,
+    torchvision's Resize and CenterCrop, as timm has them.
+    """
 
     def __init__(self, config: CropConfig) -> None:
         self.config = config
-        self.image_size = config.image_size
+        self.image_size, self.resized_to = config.image_size, config.resized_to
         # A decoder scales with a box filter; the last factor of two is left to the filter that the model knows.
-        self.at_least = None if config.resize == "longest" else 2 * config.image_size
+        self.at_least = None if config.resize == "longest" else 2 * self.resized_to
 
     def __call__(self, image: Image.Image | Pixels, rng: np.random.Generator) -> Tensor:
         image, size = _picture(image), self.image_size
-        width, height = _resized(image.width, image.height, size, self.config.resize)
+        width, height = _resized(image.width, image.height, self.resized_to, self.config.resize)
         if (width, height) != image.size:
             image = image.resize((width, height), FILTERS[self.config.interpolation])
         if (width, height) != (size, size):
@@ -139,6 +155,7 @@ class RandomCropConfig(ViewConfig):
     image_size.
 
     `flip` mirrors half of the pictures; it is off because captions say left and right, and pictures hold writing.
+    rand_augment: how many distortions (RandAugment, Cubuk et al. 2020) and how strong, from 0 to 10: [2, 10]. After it,
     colour_jitter: strengths of brightness, contrast, saturation and hue, done with probability `jitter`; grey:
     probability of no colour.
     """
@@ -148,6 +165,7 @@ class RandomCropConfig(ViewConfig):
     ratio: tuple[float, float] = (0.75, 4 / 3)
     interpolation: Interpolation = "bicubic"
     flip: bool = False
+    rand_augment: tuple[int, float] | None = None
     colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     jitter: float = 0.8
     grey: float = 0.0
@@ -162,6 +180,8 @@ class RandomCropConfig(ViewConfig):
             raise ValueError(
                 f"colour_jitter: {list(self.colour_jitter)} is not four strengths, the last (hue) at most 0.5"
             )
+        if self.rand_augment is not None and not (self.rand_augment[0] >= 0 and 0 <= self.rand_augment[1] <= STRONGEST):
+            raise ValueError(f"rand_augment: {list(self.rand_augment)} is no number and strength 0 to 10; try [2, 10]")
         for name in ("jitter", "grey"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not a probability")
@@ -192,6 +212,8 @@ class RandomCrop(View):
             image = image.resize((size, size), FILTERS[config.interpolation], box=box, reducing_gap=3.0)
         if config.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if config.rand_augment is not None:
+            image = rand_augment(image, *config.rand_augment, rng)
         if any(config.colour_jitter) and rng.random() < config.jitter:
             image = self._jittered(image, rng)
         if config.grey and rng.random() < config.grey:

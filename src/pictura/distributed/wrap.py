@@ -11,11 +11,12 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from pictura.distributed.batch_norm import batch_norms, synchronise
 from pictura.distributed.ranks import world
 
 Mode = Literal["ddp", "fsdp"]
@@ -26,19 +27,20 @@ def wrap(task: nn.Module, mode: Mode = "ddp", *, bf16: bool = False) -> nn.Modul
     """The task, ready to train in this process beside the others; with one process, the task itself.
 
     `bf16` is for fsdp: it keeps float32 shards and computes with bf16 copies. Every process starts from the weights of
-    process 0. The task must lie on its device already.
+    process 0. The task must lie on its device already. Batch norm counts the examples of all processes.
     """
     if world() == 1:
         return task
+    synchronise(task)
     if mode == "fsdp":
         return _shard(task, bf16)
     device = next(task.parameters()).device
-    norm_over_batch = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules())
     replica = DistributedDataParallel(
         task, device_ids=None if device.type == "cpu" else [device], gradient_as_bucket_view=True
     )
-    # constants need no broadcast before each forward; set here since torch renamed the argument between 2.11 and 2.14
-    replica.broadcast_buffers = norm_over_batch
+    # constants, and statistics over all processes, need no broadcast before each forward; set here since torch renamed
+    # the argument between 2.11 and 2.14
+    replica.broadcast_buffers = False
     if any(p.dtype is torch.bfloat16 for p in task.parameters()):
         replica.register_comm_hook(None, _reduce_in_float32)
     return replica
@@ -88,9 +90,9 @@ def unsharded(module: nn.Module) -> Iterator[None]:
 
 
 def units(task: nn.Module) -> list[nn.Module]:
-    """What is sharded, and gathered for computing, one at a time: the items of every `blocks` list."""
-    lists = (getattr(module, "blocks", None) for module in task.modules())
-    return [block for blocks in lists if isinstance(blocks, nn.ModuleList) for block in blocks]
+    """What is sharded, and gathered for computing, one at a time: the items of every `blocks` list, or the `stages`."""
+    lists = (getattr(module, "stages", getattr(module, "blocks", None)) for module in task.modules())
+    return [block for blocks in lists if isinstance(blocks, list | nn.ModuleList) for block in blocks]
 
 
 def _shard(task: nn.Module, bf16: bool) -> nn.Module:
@@ -98,7 +100,9 @@ def _shard(task: nn.Module, bf16: bool) -> nn.Module:
     mesh = init_device_mesh(next(task.parameters()).device.type, (world(),))
     low = torch.bfloat16 if bf16 else None
     for block in units(task):
+        _shard_norms(block, mesh)
         fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32))
+    _shard_norms(task, mesh)
     # A number without a shape (a temperature) cannot be cut, and bf16 is too coarse for it: it stays whole and float32
     # in every process, and its gradient is averaged here.
     whole = {p for p in task.parameters() if p.dim() == 0}
@@ -112,6 +116,13 @@ def _shard(task: nn.Module, bf16: bool) -> nn.Module:
         if hasattr(task, method):
             register_fsdp_forward_method(task, method)
     return task
+
+
+def _shard_norms(module: nn.Module, mesh: DeviceMesh) -> None:
+    """The batch norms that no part of it has sharded yet, gathered together and in float32, whatever flows through."""
+    norms = [norm for _, norm in batch_norms(module) if [*norm.parameters()] and not isinstance(norm, FSDPModule)]
+    if norms:
+        fully_shard([*norms], mesh=mesh, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
 
 
 def _average(grad: Tensor) -> Tensor:

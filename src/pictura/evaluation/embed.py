@@ -1,4 +1,5 @@
-"""Pictures and texts to unit vectors, in bulk: what every evaluator and the `embed` and `classify` verbs stand on."""
+"""Pictures and texts to unit vectors, or to scores, in bulk: what every evaluator and the `embed` and `classify` verbs
+stand on."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from pictura.data.batches import BadSamples, Batch, ordered, prefetch
 from pictura.data.source import BadSample, Example, Source
 from pictura.data.text import Tokenizer
 from pictura.data.views import CropConfig, View
+from pictura.evaluation.reading import What, reader
 
 Picture = Path | str | bytes | Image.Image | npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]  # what ("pictures", "texts"), done, of how many
@@ -24,13 +26,11 @@ TOKENIZED_AT_ONCE = 16384  # texts; bounds the memory that token ids take
 
 
 class Encoder(Protocol):
-    """What an `Embedder` needs of a model: CLIP has it, and so has what else puts pictures and texts into one space."""
+    """What an `Embedder` needs of a model: features of pictures. A CLIP reads texts too, a classifier gives scores."""
 
-    config: Any  # image.image_size, resize, interpolation, text.context_length
+    config: Any  # image.image_size, resize, interpolation, crop; text.context_length; class_names
 
     def encode_image(self, image: Tensor) -> Tensor: ...
-
-    def encode_text(self, text: Tensor) -> Tensor: ...
 
 
 class Pictures(Source):
@@ -107,52 +107,61 @@ class Embedder:
     def view(self) -> View:
         """How the model wants its pictures prepared: kept in its configuration, never guessed."""
         c = self.model.config
-        return CropConfig(image_size=c.image.image_size, resize=c.resize, interpolation=c.interpolation).build()
+        size = c.image.image_size
+        return CropConfig(image_size=size, resize=c.resize, interpolation=c.interpolation, crop=c.crop).build()
 
     @property
     def scale(self) -> float:
         """What cosines are multiplied by before a softmax: the learned inverse temperature."""
         return float(self.model.logit_scale.detach().exp())
 
-    def walk(self, source: Source) -> Iterator[tuple[Tensor, Batch]]:
-        """source -> ([b e], batch without its pictures), in order, on the CPU.
+    def walk(self, source: Source, of: What = "features") -> Iterator[tuple[Tensor, Batch]]:
+        """source -> (what is asked [b e], batch without its pictures), in order, on the CPU.
 
         Bad examples are left out and counted in `bad`; `batch["index"]` says which are there.
         """
-        yield from self._walk(source, self.bad)
+        for (rows,), batch in self._walk(source, self.bad, (of,)):
+            yield rows, batch
 
-    def _walk(self, source: Source, bad: BadSamples) -> Iterator[tuple[Tensor, Batch]]:
+    def _walk(self, source: Source, bad: BadSamples, what: Sequence[What]) -> Iterator[tuple[list[Tensor], Batch]]:
         done = 0
-        waiting: tuple[Tensor, Batch, torch.cuda.Event | None] | None = None
+        waiting: tuple[list[Tensor], Batch, torch.cuda.Event | None] | None = None
+        read = reader(self.model, what)
         batches = ordered(source, self.view, None, self.batch_size, self.workers, bad=bad)
         for batch in prefetch(batches, self.device):
             done += len(batch["index"])
-            features = self._encode(self.model.encode_image, batch.pop("image"))
+            rows = self._run(read, batch.pop("image"))
             batch = {key: fetched(value) if isinstance(value, Tensor) else value for key, value in batch.items()}
             mark = None if self.device.type != "cuda" else torch.cuda.current_stream(self.device).record_event()
             if waiting is not None:  # one behind, so that the device has work while somebody looks at a result
                 yield arrived(*waiting)
-            waiting = features, batch, mark
+            waiting = rows, batch, mark
             self._tell("pictures", done, len(source))
         if waiting is not None:
             yield arrived(*waiting)
 
-    def images(self, pictures: Source | Sequence[Picture] | Path | str) -> Tensor:
+    def images(self, pictures: Source | Sequence[Picture] | Path | str, of: What = "features") -> Tensor:
         """n pictures -> [n e]. Of a source, bad ones are left out; of a list, a bad one is a ValueError naming it."""
-        if isinstance(pictures, Source):
-            return self._joined([features for features, _ in self.walk(pictures)])
-        if isinstance(pictures, Path | str):
-            pictures = [pictures]
-        bad = BadSamples()
+        return self.layers(pictures, (of,))[of]
+
+    def layers(self, pictures: Source | Sequence[Picture] | Path | str, what: Sequence[What]) -> dict[What, Tensor]:
+        """As `images`, but several things in one pass: {3: [n f], -1: [n e]}, say."""
+        bad = self.bad if isinstance(pictures, Source) else BadSamples()
+        given = [pictures] if isinstance(pictures, Path | str) else pictures
+        source = given if isinstance(given, Source) else Pictures(given)
         parts = []
-        for features, _ in self._walk(Pictures(pictures), bad):
-            if len(bad):
+        for rows, _ in self._walk(source, bad, what):
+            if source is not pictures and len(bad):
                 break
-            parts.append(features)
-        if len(bad):
+            parts.append(rows)
+        if source is not pictures and len(bad):
             key, reason = bad.rows()[0]
             raise ValueError(f"{key}: {reason}")
-        return self._joined(parts)
+        if not parts:  # as wide as they would be
+            size = self.model.config.image.image_size
+            black = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.device)
+            parts = [[rows[:0] for rows in self._run(reader(self.model, what), black)]]
+        return {of: torch.cat(some) for of, some in zip(what, zip(*parts, strict=True), strict=True)}
 
     def texts(self, texts: Sequence[str] | str) -> Tensor:
         """n texts -> [n e]. The same text twice is encoded once, so that its vectors are equal bit for bit."""
@@ -172,22 +181,22 @@ class Embedder:
             for batch in by_token_budget(lengths[by_length].tolist(), self.batch_size * 32):
                 members = by_length[batch]
                 longest = int(lengths[members[-1]])
-                parts.append(self._encode(self.model.encode_text, ids[members, :longest].to(self.device)))
+                parts += self._run(self._read_text, ids[members, :longest].to(self.device))
                 for member in members.tolist():
                     rows[some[member]] = len(rows)
                 self._tell("texts", len(rows), len(order))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        everything = self._joined(parts)
+        everything = torch.cat(parts) if parts else torch.empty(0, self.model.config.embed_dim)
         return everything[torch.tensor([rows[text] for text in texts], dtype=torch.long)]
 
-    def _encode(self, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """inputs: [b …] on the device -> unit vectors [b e] float32 on the CPU, perhaps still on their way."""
-        with evaluating(self.model), torch.inference_mode():
-            return fetched(F.normalize(encode(inputs).float(), dim=-1))
+    def _read_text(self, ids: Tensor) -> list[Tensor]:
+        return [F.normalize(self.model.encode_text(ids).float(), dim=-1)]
 
-    def _joined(self, parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts) if parts else torch.empty(0, self.model.config.embed_dim)
+    def _run(self, read: Callable[[Tensor], list[Tensor]], inputs: Tensor) -> list[Tensor]:
+        """inputs: [b …] on the device -> what is read, float32 on the CPU, perhaps still on its way."""
+        with evaluating(self.model), torch.inference_mode():
+            return [fetched(rows) for rows in read(inputs)]
 
     def _tell(self, what: str, done: int, total: int) -> None:
         if self.progress is not None:
@@ -199,11 +208,11 @@ def fetched(tensor: Tensor) -> Tensor:
     return tensor.to("cpu", non_blocking=tensor.is_cuda)
 
 
-def arrived(features: Tensor, batch: Batch, mark: torch.cuda.Event | None) -> tuple[Tensor, Batch]:
-    """Features and batch, once the device has passed the mark behind them."""
+def arrived(rows: list[Tensor], batch: Batch, mark: torch.cuda.Event | None) -> tuple[list[Tensor], Batch]:
+    """What was read and its batch, once the device has passed the mark behind them."""
     if mark is not None:
         mark.synchronize()
-    return features, batch
+    return rows, batch
 
 
 def by_token_budget(lengths: Sequence[int], budget: int) -> Iterator[slice]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -10,21 +11,36 @@ from torch import nn
 
 from pictura.data.text import Tokenizer
 from pictura.evaluation.embed import Embedder, Picture
+from pictura.evaluation.labelled import words
 from pictura.evaluation.prompts import templates_of
+from pictura.evaluation.reading import check_head
 from pictura.evaluation.zeroshot import classifier
 from pictura.layers.linear import runs_here
 from pictura.weights.foreign import load_model
 
 
 class Pictura:
-    """A model that answers: `pictura.load("runs/demo/model")`."""
+    """A model that answers: `pictura.load("runs/demo/model")`. `tokenizer` is None where it reads no texts."""
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer | None, device: torch.device) -> None:
         self.model, self.tokenizer = model.to(device).eval(), tokenizer
         self.embedder = Embedder(self.model, tokenizer, device=device)
 
-    def embed_images(self, images: Sequence[Picture]) -> npt.NDArray[np.float32]:
-        """n paths, bytes of files, PIL images, uint8 arrays [y x c] -> unit vectors [n e]; ValueError for a bad one."""
+    @overload
+    def embed_images(self, images: Sequence[Picture]) -> npt.NDArray[np.float32]: ...
+    @overload
+    def embed_images(self, images: Sequence[Picture], layers: Sequence[int]) -> dict[int, npt.NDArray[np.float32]]: ...
+    def embed_images(
+        self, images: Sequence[Picture], layers: Sequence[int] | None = None
+    ) -> npt.NDArray[np.float32] | dict[int, npt.NDArray[np.float32]]:
+        """n paths, bytes of files, PIL images, uint8 arrays [y x c] -> unit vectors [n e]; ValueError for a bad one.
+
+        With `layers`, instead the outputs of those stages of the picture tower, {layer: [n f]}, -1 being the last: the
+        class token where the tower reads one, else the mean over patches or pixels. One pass serves them all.
+        """
+        if layers is not None:
+            found = self.embedder.layers(images, layers)
+            return {layer: found[layer].numpy() for layer in layers}
         vectors: npt.NDArray[np.float32] = self.embedder.images(images).numpy()
         return vectors
 
@@ -34,21 +50,33 @@ class Pictura:
         return vectors
 
     def classify(
-        self, images: Sequence[Picture], labels: Sequence[str], templates: str | tuple[str, ...] = "plain"
+        self,
+        images: Sequence[Picture],
+        labels: Sequence[str] | None = None,
+        templates: str | tuple[str, ...] = "plain",
     ) -> list[dict[str, float]]:
         """For each picture, the probability of each label, by zero-shot classification (Radford et al. 2021, 3.1).
 
         `templates`: the name of a set (plain, photo, simple, imagenet), or sentences with {} where the label goes.
+        Without labels, a classifier's own head answers, with the names of its classes, or their numbers.
         """
-        if len(set(labels)) != len(labels) or len(labels) < 2:
-            raise ValueError(f"labels: at least two different ones are needed, got {', '.join(labels) or 'none'}")
-        classes = classifier(self.embedder, labels, templates_of(templates))
-        scores = self.embedder.scale * self.embedder.images(images) @ classes
+        if labels is None:
+            check_head(self.model)
+            config = self.embedder.model.config
+            labels = words(config.class_names, config.classes)
+            scores = self.embedder.images(images, "scores")
+        else:
+            if len(set(labels)) != len(labels) or len(labels) < 2:
+                raise ValueError(f"labels: at least two different ones are needed, got {', '.join(labels) or 'none'}")
+            if self.tokenizer is None:
+                raise ValueError("labels: this model reads no texts; leave them out, and its own head answers")
+            classes = classifier(self.embedder, labels, templates_of(templates))
+            scores = self.embedder.scale * self.embedder.images(images) @ classes
         return [dict(zip(labels, row, strict=True)) for row in scores.softmax(1).tolist()]
 
 
 def load(path: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Pictura:
-    """Open a model folder: ours, open_clip's, or that of a Hugging Face CLIPModel.
+    """Open a model by its path, a folder or a file of weights, ours or another project's, or by its name on the hub.
 
     `device` None takes the GPU where there is one. `dtype` None takes bf16 on a GPU, and on a CPU whose oneDNN
     multiplies it; else float32. Between the two, numbers of a unit vector and cosines differ by less than 1e-2.

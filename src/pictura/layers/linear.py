@@ -22,27 +22,28 @@ def runs_here() -> bool:
 
 
 class Linear(nn.Linear):
-    """[… d] -> [… out]. `gelu` applies the exact GELU to the result."""
+    """[… d] -> [… out]. `gelu` applies that form of GELU to the result: `none`, the exact one, or `tanh`."""
 
-    def forward(self, x: Tensor, *, gelu: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, gelu: str | None = None) -> Tensor:
         return linear(x, self.weight, self.bias, gelu=gelu)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
-    """x: [… d], weight: [out d], bias: [out] -> [… out]."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: str | None = None) -> Tensor:
+    """x: [… d], weight: [out d], bias: [out] -> [… out]; `gelu` is what torch calls `approximate`, None for none."""
     fits = x.device.type == "cpu" and x.dtype is weight.dtype is torch.bfloat16 and x.numel() > 0
     if not fits or torch.compiler.is_compiling() or not runs_here():
         out = F.linear(x, weight, bias)
-        return F.gelu(out) if gelu else out
+        return out if gelu is None else F.gelu(out, approximate=gelu)
     wanted = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     if torch.is_grad_enabled() and wanted:
         out = _Linear.apply(x, weight, bias)
-        return F.gelu(out) if gelu else out
-    return _fused(x, weight, bias, "gelu" if gelu else "none")
+        return out if gelu is None else F.gelu(out, approximate=gelu)
+    return _fused(x, weight, bias, gelu)
 
 
-def _fused(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "none")
+def _fused(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: str | None) -> Tensor:
+    then = ("none", "none") if gelu is None else ("gelu", gelu)
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then[0], [], then[1])
     return out
 
 
@@ -50,7 +51,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _fused(x, weight, bias, "none")
+        return _fused(x, weight, bias, None)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

@@ -63,7 +63,7 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        exact = isinstance(self.act, nn.GELU) and self.act.approximate == "none"
-        x = self.fc1(x, gelu=exact)
-        out: Tensor = self.dropout(self.fc2(self.dropout(x if exact else self.act(x))))
+        act = self.act
+        x = self.fc1(x, gelu=act.approximate) if isinstance(act, nn.GELU) else act(self.fc1(x))
+        out: Tensor = self.dropout(self.fc2(self.dropout(x)))
         return out

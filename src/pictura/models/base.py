@@ -2,9 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from pictura.config import Config
 
@@ -48,17 +49,42 @@ class ModelConfig(Config, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTowerConfig(Config, ABC):
-    """Pictures, normalised, [b 3 y x] -> [b width]; chosen by `kind`."""
+    """Pictures, normalised, [b 3 y x] -> [b features]; chosen by `kind`.
+
+    The module that it builds lists in `stages` the parts whose outputs are worth looking at, first to last: tokens
+    [b n d], or maps [b c y x]. `ImageTower` says so to a type checker.
+    """
 
     image_size: int = 224
-    width: int = 768
 
     def __post_init__(self) -> None:
-        check_positive(image_size=self.image_size, width=self.width)
+        check_positive(image_size=self.image_size)
+
+    @property
+    @abstractmethod
+    def features(self) -> int:
+        """How many numbers the tower gives for a picture."""
 
     @abstractmethod
-    def build(self) -> nn.Module:
+    def build(self) -> "ImageTower":
         """The module, with fresh weights."""
+
+    def at(self, image_size: int) -> Self:
+        """The same tower for pictures of another size. ValueError where it cannot be."""
+        return replace(self, image_size=image_size)
+
+    def adapted(self, state: dict[str, Tensor], old: "ImageTowerConfig") -> dict[str, Tensor]:
+        """Weights of `old`, this tower at another size -> weights for this one."""
+        return state
+
+
+class ImageTower(nn.Module, ABC):
+    """What turns pictures into features: `forward(image: [b 3 y x]) -> [b features]`."""
+
+    @property
+    @abstractmethod
+    def stages(self) -> list[nn.Module]:
+        """The parts whose outputs are worth looking at, first to last: tokens [b n d], or maps [b c y x]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,31 +2,33 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pictura.models.base import ImageTowerConfig, ModelConfig, TextTowerConfig, check_positive
+from pictura.models.base import ImageTowerConfig, TextTowerConfig, check_positive
+from pictura.models.pictures import PictureModelConfig, read_pictures
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
 
 
-def published(vit: str, image_size: int, embed_dim: int, text_width: int) -> dict[str, Any]:
-    """One row of the paper's table 20, as configuration."""
-    clip: dict[str, Any] = {"pre_norm": True, "activation": "quick_gelu", "eps": 1e-5}
-    clip |= {"stem": {"kind": "patch", "bias": False}}
-    return {
-        "embed_dim": embed_dim,
-        "image": {"kind": "vit", "size": vit, "image_size": image_size} | clip,
-        "text": {
-            "kind": "transformer",
-            "width": text_width,
-            "heads": text_width // 64,
-            "depth": 12,
-            "activation": "quick_gelu",
-        },
-    }
+def published(image: dict[str, Any], embed_dim: int, text_width: int) -> dict[str, Any]:
+    """A picture tower beside the text tower that OpenAI trained it with, as configuration."""
+    text = {"kind": "transformer", "width": text_width, "heads": text_width // 64, "depth": 12}
+    return {"embed_dim": embed_dim, "image": image, "text": text | {"activation": "quick_gelu"}}
+
+
+def vit(size: str, image_size: int, embed_dim: int, text_width: int) -> dict[str, Any]:
+    """One row of the paper's table 20."""
+    image: dict[str, Any] = {"kind": "vit", "size": size, "image_size": image_size, "pre_norm": True, "eps": 1e-5}
+    image |= {"activation": "quick_gelu", "stem": {"kind": "patch", "bias": False}}
+    return published(image, embed_dim, text_width)
+
+
+def resnet(size: str, embed_dim: int, text_width: int) -> dict[str, Any]:
+    """One row of the paper's table 19. Its pool's last projection, with a bias, is our `image_projection`."""
+    return published({"kind": "clip_resnet", "size": size}, embed_dim, text_width) | {"projection_bias": True}
 
 
 def small(width: int, depth: int, channels: int) -> dict[str, Any]:
@@ -44,60 +46,45 @@ OURS = {"tiny/16@64": small(128, 4, 16), "small/16@64": small(192, 6, 32)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CLIPConfig(ModelConfig):
-    """Two towers and the space they share. `mean`, `std`, `resize`, `interpolation` say how pictures must be prepared.
+class CLIPConfig(PictureModelConfig):
+    """Two towers and the space they share.
 
-    `logit_scale` is the logarithm of the first temperature's inverse (paper: ln 1/0.07); `logit_bias` is SigLIP's.
-    The sizes ViT-… are published; tiny/… and small/… are ours, for one machine.
+    `projection_bias` is of the picture's projection: CLIP's ResNets have one, its ViTs have none. `logit_scale` is the
+    logarithm of the first temperature's inverse (paper: ln 1/0.07); `logit_bias` is SigLIP's. The sizes tiny/… and
+    small/… are ours, for one machine; the others are published.
     """
 
     kind: ClassVar[str] = "clip"
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
-        "ViT-B/32": published("B/32", 224, 512, 512),
-        "ViT-B/16": published("B/16", 224, 512, 512),
-        "ViT-L/14": published("L/14", 224, 768, 768),
-        "ViT-L/14@336": published("L/14", 336, 768, 768),
+        "RN50": resnet("RN50", 1024, 512),
+        "RN101": resnet("RN101", 512, 512),
+        "RN50x4": resnet("RN50x4", 640, 640),
+        "RN50x16": resnet("RN50x16", 768, 768),
+        "RN50x64": resnet("RN50x64", 1024, 1024),
+        "ViT-B/32": vit("B/32", 224, 512, 512),
+        "ViT-B/16": vit("B/16", 224, 512, 512),
+        "ViT-L/14": vit("L/14", 224, 768, 768),
+        "ViT-L/14@336": vit("L/14", 336, 768, 768),
         **OURS,
     }
     ours: ClassVar[frozenset[str]] = frozenset(OURS)
 
-    image: ImageTowerConfig = field(default_factory=ViTConfig)
+    image: ImageTowerConfig | None = field(default_factory=ViTConfig)
     text: TextTowerConfig = field(default_factory=TextTransformerConfig)
     embed_dim: int = 512
+    projection_bias: bool = False
     logit_scale: float = math.log(1 / 0.07)
     logit_bias: float | None = None
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    resize: Literal["shortest", "squash"] = "shortest"
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(embed_dim=self.embed_dim)
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3:
-                raise ValueError(f"{key}: {values} must be 3 numbers: red, green, blue")
-        if not min(self.std) > 0:
-            raise ValueError(f"std: {self.std} must be above zero for each colour")
 
     def build(self) -> "CLIP":
         """The module, with fresh weights."""
         return CLIP(self)
-
-
-def normalise(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """image: [b c y x], uint8 -> (image / 255 - mean) / std, float32; mean, std: of each channel.
-
-    Pictures often lie in memory as [b y x c]. A row of such a picture is taken as one axis: three channels alone are
-    too few for the machine's vector unit.
-    """
-    shift, spread = (torch.tensor(v, device=image.device) for v in (mean, std))
-    shift, scale = -shift / spread, 1 / (255 * spread)
-    rows = image.movedim(1, -1)
-    if not rows.is_contiguous():
-        return torch.addcmul(shift.view(-1, 1, 1), image.float(), scale.view(-1, 1, 1))
-    b, y, x, c = rows.shape
-    out = torch.addcmul(shift.repeat(x), rows.view(b, y, x * c).float(), scale.repeat(x))
-    return out.view(b, y, x, c).movedim(-1, 1)
 
 
 class CLIP(nn.Module):
@@ -106,9 +93,9 @@ class CLIP(nn.Module):
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.image = c.image.build()
+        self.image = c.tower.build()
         self.text = c.text.build()
-        self.image_projection = nn.Linear(c.image.width, c.embed_dim, bias=False)
+        self.image_projection = nn.Linear(c.tower.features, c.embed_dim, bias=c.projection_bias)
         self.text_projection = nn.Linear(c.text.width, c.embed_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.empty(()))
         self.logit_bias = None if c.logit_bias is None else nn.Parameter(torch.empty(()))
@@ -117,7 +104,9 @@ class CLIP(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """CLIP's initialisation (openai/CLIP, model.py); towers reset themselves when built."""
-        nn.init.normal_(self.image_projection.weight, std=self.config.image.width**-0.5)
+        nn.init.normal_(self.image_projection.weight, std=self.config.tower.features**-0.5)
+        if self.image_projection.bias is not None:
+            nn.init.zeros_(self.image_projection.bias)
         nn.init.normal_(self.text_projection.weight, std=self.config.text.width**-0.5)
         nn.init.constant_(self.logit_scale, self.config.logit_scale)
         if self.logit_bias is not None:
@@ -126,10 +115,8 @@ class CLIP(nn.Module):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """image: [b 3 y x], uint8 RGB as decoded, or floating and already normalised -> [b e]."""
-        dtype = self.image_projection.weight.dtype
-        if image.dtype == torch.uint8:
-            image = normalise(image, self.config.mean, self.config.std)
-        out: Tensor = self.image_projection(self.image(image.to(dtype)))
+        image = read_pictures(image, self.config, self.image_projection.weight.dtype)
+        out: Tensor = self.image_projection(self.image(image))
         return out
 
     def encode_text(self, text: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Names of parameters follow timm's `MlpMixer`, so that most public weights need no renaming.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from pictura.layers.block import drop_path
 from pictura.layers.linear import Linear
 from pictura.layers.mlp import MLP, Activation
 from pictura.layers.stems import PatchStemConfig, StemConfig
-from pictura.models.base import ImageTowerConfig, check_grid, check_positive, check_share
+from pictura.models.base import ImageTower, ImageTowerConfig, check_grid, check_positive, check_share
 
 SHAPES = {
     "S": {"depth": 8, "width": 512, "tokens": 256, "channels": 2048},
@@ -38,6 +38,7 @@ class MixerConfig(ImageTowerConfig):
         for patch in patches
     }
 
+    width: int = 768
     depth: int = 12
     tokens: int = 384
     channels: int = 3072
@@ -50,15 +51,47 @@ class MixerConfig(ImageTowerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(
-            depth=self.depth, tokens=self.tokens, channels=self.channels, patch_size=self.patch_size, eps=self.eps
-        )
+        check_positive(width=self.width, depth=self.depth, tokens=self.tokens, channels=self.channels)
+        check_positive(patch_size=self.patch_size, eps=self.eps)
         check_share(dropout=self.dropout, drop_path=self.drop_path)
         check_grid(self.image_size, self.patch_size)
+
+    @property
+    def features(self) -> int:
+        return self.width
 
     def build(self) -> "Mixer":
         """The module, with fresh weights."""
         return Mixer(self)
+
+    def at(self, image_size: int) -> Self:
+        """For pictures of K times the size, the hidden units over patches are K^2 as many (paper, appendix C)."""
+        times, rest = divmod(image_size, self.image_size)
+        if rest:
+            sizes = f"{2 * self.image_size} or {3 * self.image_size}"
+            raise ValueError(f"image_size: a Mixer of {self.image_size} grows to its multiples only, such as {sizes}")
+        return replace(self, image_size=image_size, tokens=self.tokens * times**2)
+
+    def adapted(self, state: dict[str, Tensor], old: ImageTowerConfig) -> dict[str, Tensor]:
+        """Each of K x K parts of the picture is mixed as the smaller picture was: weights on a block diagonal, in the
+        order of patches (paper, appendix C)."""
+        times = self.image_size // old.image_size
+        grid = old.image_size // self.patch_size
+        side = torch.arange(times * grid)
+        part = (side // grid * times)[:, None] + side // grid  # [y x]: in which part of the picture a patch lies
+        place = (side % grid * grid)[:, None] + side % grid  # and where in it
+        order = (part * grid**2 + place).flatten()  # patch, in reading order -> its place when parts follow each other
+        out = dict(state)
+        for name, tensor in state.items():
+            if ".mlp_tokens." not in name:
+                continue
+            wide = torch.block_diag(*[tensor] * times**2) if tensor.dim() == 2 else tensor.repeat(times**2)
+            if name.endswith("fc1.weight"):
+                wide = wide[:, order]
+            elif ".fc2." in name:
+                wide = wide[order]
+            out[name] = wide.contiguous()
+        return out
 
 
 class MixerBlock(nn.Module):
@@ -89,7 +122,7 @@ class MixerBlock(nn.Module):
         return x + drop_path(self.mlp_channels(self.norm2(x)), self.drop_path, self.training)
 
 
-class Mixer(nn.Module):
+class Mixer(ImageTower):
     """image: [b 3 y x], normalised, of `image_size` exactly -> [b d], the average over patches."""
 
     def __init__(self, config: MixerConfig) -> None:
@@ -103,6 +136,10 @@ class Mixer(nn.Module):
         )
         self.norm = nn.LayerNorm(c.width, eps=c.eps)
         self.reset_parameters()
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        return list(self.blocks)
 
     def reset_parameters(self) -> None:
         """Fresh weights; the stem has reset itself when it was built."""

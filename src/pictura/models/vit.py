@@ -14,7 +14,7 @@ from pictura.layers.mlp import Activation
 from pictura.layers.patches import drop_patches
 from pictura.layers.positions import resize_positions
 from pictura.layers.stems import PatchStemConfig, StemConfig
-from pictura.models.base import ImageTowerConfig, check_grid, check_heads, check_positive, check_share
+from pictura.models.base import ImageTower, ImageTowerConfig, check_grid, check_heads, check_positive, check_share
 
 SHAPES = {
     "Ti": {"width": 192, "depth": 12, "heads": 3},
@@ -22,6 +22,15 @@ SHAPES = {
     "B": {"width": 768, "depth": 12, "heads": 12},
     "L": {"width": 1024, "depth": 24, "heads": 16},
     "H": {"width": 1280, "depth": 32, "heads": 16},
+}
+PATCHES = {"Ti": (16,), "S": (32, 16, 8), "B": (32, 16, 8), "L": (32, 16, 14), "H": (14,)}
+
+# Patches are counted in pixels: behind the root of R+Ti/16, which takes 4 x 4 together, its 8 x 8 patches are of 32.
+HYBRIDS: dict[str, tuple[str, int, list[int]]] = {
+    "R+Ti/16": ("Ti", 32, []),
+    "R26+S/32": ("S", 32, [2, 2, 2, 2]),
+    "R50+B/16": ("B", 16, [3, 4, 9]),
+    "R50+L/32": ("L", 32, [3, 4, 6, 3]),
 }
 
 
@@ -34,9 +43,15 @@ class ViTConfig(ImageTowerConfig):
 
     kind: ClassVar[str] = "vit"
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
-        f"{name}/{patch}": shape | {"patch_size": patch} for name, shape in SHAPES.items() for patch in (8, 14, 16, 32)
+        f"{name}/{patch}": SHAPES[name] | {"patch_size": patch}
+        for name, patches in PATCHES.items()
+        for patch in patches
+    } | {
+        name: SHAPES[shape] | {"patch_size": patch, "stem": {"kind": "resnet", "layers": layers}}
+        for name, (shape, patch, layers) in HYBRIDS.items()
     }
 
+    width: int = 768
     depth: int = 12
     heads: int = 12
     mlp_ratio: float = 4.0
@@ -52,17 +67,29 @@ class ViTConfig(ImageTowerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(depth=self.depth, mlp_ratio=self.mlp_ratio, patch_size=self.patch_size, eps=self.eps)
+        check_positive(width=self.width, depth=self.depth, mlp_ratio=self.mlp_ratio)
+        check_positive(patch_size=self.patch_size, eps=self.eps)
         check_heads(self.heads, self.width)
         check_share(dropout=self.dropout, drop_path=self.drop_path, patch_dropout=self.patch_dropout)
         check_grid(self.image_size, self.patch_size)
+
+    @property
+    def features(self) -> int:
+        return self.width
 
     def build(self) -> "ViT":
         """The module, with fresh weights."""
         return ViT(self)
 
+    def adapted(self, state: dict[str, Tensor], old: ImageTowerConfig) -> dict[str, Tensor]:
+        """Positions resized: so published models are fine-tuned at a higher resolution (paper, section 3.2)."""
+        assert isinstance(old, ViTConfig)
+        grids = [config.image_size // config.patch_size for config in (old, self)]
+        positions = resize_positions(state["pos_embed"], (grids[0], grids[0]), (grids[1], grids[1]))
+        return state | {"pos_embed": positions}
 
-class ViT(nn.Module):
+
+class ViT(ImageTower):
     """image: [b 3 y x], normalised -> [b d]. Sides other than `image_size` are taken: positions are resized to them."""
 
     def __init__(self, config: ViTConfig) -> None:
@@ -87,6 +114,10 @@ class ViT(nn.Module):
         )
         self.norm = nn.LayerNorm(c.width, eps=c.eps)
         self.reset_parameters()
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        return list(self.blocks)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -44,6 +44,9 @@ class Objective(nn.Module, ABC):
     def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
         """Features of the gathered batch -> the mean loss over `rows`, the examples this process answers for."""
 
+    def check(self, model: nn.Module) -> None:
+        """ValueError where the model is none that this objective can train, saying what would work."""
+
     def settle(self, model: nn.Module) -> None:
         """Bring the model back to what must hold after an optimiser step (CLIP: the temperature's bound)."""
 
@@ -66,6 +69,11 @@ class Task(nn.Module):
         super().__init__()
         if not objectives:
             raise ValueError("objectives: at least one is needed, for example `clip: {kind: clip}`")
+        for name, objective in objectives.items():
+            try:
+                objective.check(model)
+            except ValueError as error:
+                raise ValueError(f"objectives.{name}: {error}") from error
         self.model = model
         self.objectives = nn.ModuleDict(objectives)
         self.weights = dict(weights)

@@ -29,6 +29,12 @@ class CLIPObjectiveConfig(ObjectiveConfig):
         return CLIPObjective(self)
 
 
+def check_pair(model: nn.Module) -> None:
+    """ValueError for a model that does not put pictures and texts into one space."""
+    if not isinstance(model, CLIP):
+        raise ValueError(f"needs a model of kind clip, not {getattr(model.config, 'kind', type(model).__name__)}")
+
+
 def embed_pair(model: nn.Module, batch: Batch) -> Features:
     """image: [b 3 y x], text: [b t] -> image, text: [b e], of unit length in float32."""
     assert isinstance(model, CLIP)
@@ -47,6 +53,9 @@ class CLIPObjective(Objective):
     def __init__(self, config: CLIPObjectiveConfig) -> None:
         super().__init__()
         self.config = config
+
+    def check(self, model: nn.Module) -> None:
+        check_pair(model)
 
     def embed(self, model: nn.Module, batch: Batch) -> Features:
         return embed_pair(model, batch)

@@ -8,7 +8,7 @@ from torch import nn
 from pictura.losses.sigmoid import sigmoid_loss
 from pictura.models.clip import CLIP
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
-from pictura.objectives.clip import embed_pair
+from pictura.objectives.clip import check_pair, embed_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +31,13 @@ class SigLIPObjective(Objective):
     def embed(self, model: nn.Module, batch: Batch) -> Features:
         return embed_pair(model, batch)
 
-    def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
-        assert isinstance(model, CLIP)
+    def check(self, model: nn.Module) -> None:
+        check_pair(model)
         if model.logit_bias is None:
-            raise ValueError(
-                "objective siglip: the model has no bias; set model.logit_bias=-10 and model.logit_scale=2.3"
-            )
+            raise ValueError("the model has no bias; set model.logit_bias=-10 and model.logit_scale=2.3")
+
+    def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
+        assert isinstance(model, CLIP) and model.logit_bias is not None
         scale, bias = model.logit_scale.float().exp(), model.logit_bias.float()
         loss, hits = sigmoid_loss(features["image"], features["text"], scale, bias, rows=rows)
         return Outcome(loss, {"scale": scale, "bias": bias, "hits": hits})

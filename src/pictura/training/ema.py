@@ -1,5 +1,7 @@
 """Exponential moving average of the parameters, in float32, for evaluation (Polyak averaging).
 
+The running statistics of batch norm are averaged beside them: those of the newest weights would not fit.
+
 The warm-up of the decay is that of TensorFlow's `ExponentialMovingAverage(num_updates=…)`.
 """
 
@@ -16,7 +18,8 @@ class Ema:
     """Average of parameters; sharded ones (DTensor) are averaged where their shards lie, without communication.
 
     Args:
-        parameters: named, as `module.named_parameters()` gives them, after `fully_shard`, which replaces them.
+        parameters: named, as `module.named_parameters()` gives them, after `fully_shard`, which replaces them;
+            and what else is to be averaged with them.
         decay: weight of the average at each update; that of the parameters is 1 - decay.
         warmup: update t (from 0) uses min(decay, (1 + t) / (warmup + t)), which forgets the random start; 0 for none.
     """

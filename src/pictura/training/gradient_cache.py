@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pictura.distributed.batch_norm import batch_norms
 from pictura.distributed.wrap import accumulate, unwrap
 from pictura.objectives.base import Batch, Outcome, Task
 from pictura.training.precision import Masters
@@ -21,7 +22,8 @@ def cached_backward(module: nn.Module, batch: Batch, micro_batch: int, masters: 
     """The task's outcome on `batch`, [b …], and its gradients, with at most `micro_batch` examples embedded at once.
 
     `module` is a task, or what `wrap` made of one. Each part is embedded twice with the same random numbers, so dropout
-    is exact too; batch norm is not, since it looks across examples, and is refused by `check_cacheable`. With
+    is exact too; batch norm is not, since it looks across examples, and is refused by `check_cacheable` (unless it is
+    locked: then it uses its running statistics). With
     `masters`, the gradients of all parts are added there, in float32.
     """
     task = unwrap(module)
@@ -55,11 +57,13 @@ def cached_backward(module: nn.Module, batch: Batch, micro_batch: int, masters: 
 
 def check_cacheable(task: nn.Module) -> None:
     """Raises ValueError for a model in which one example's features depend on the others of its batch."""
-    for name, module in task.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    for name, norm in batch_norms(task):
+        parameters = list(norm.parameters())
+        if any(p.requires_grad for p in parameters) or not parameters:
             raise ValueError(
                 f"training.micro_batch: {name} is batch norm, whose statistics would differ between micro-batches and "
-                "the whole batch; leave micro_batch out, or use a model without batch norm"
+                "the whole batch; leave micro_batch out, name that part in training.freeze, or use a model without "
+                "batch norm"
             )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from pictura.config import Config
 from pictura.config.messages import nearest
 from pictura.data.randomness import random_generator
+from pictura.distributed.batch_norm import statistics
 from pictura.distributed.ranks import any_rank, collect, is_main, mean, rank, world
 from pictura.distributed.wrap import clip_scale, gradient_norm, start_equal, unsharded, wrap
 from pictura.objectives.base import Batch, Outcome, Task
@@ -29,7 +30,7 @@ from pictura.training.flops import count_flops
 from pictura.training.gradient_cache import cached_backward, check_cacheable
 from pictura.training.metrics import MetricsLog
 from pictura.training.optimizers import OptimizerConfig, owned
-from pictura.training.parts import compile_blocks, freeze, recompute, remembering
+from pictura.training.parts import compile_blocks, freeze, hold, recompute, remembering
 from pictura.training.precision import Masters
 from pictura.training.progress import Progress, measured_peak
 from pictura.training.schedules import ScheduleConfig
@@ -112,7 +113,7 @@ class Trainer:
             self.module = wrap(task, "ddp")
             self.masters.publish()
         self.optimizer = optimizer.build(self.masters.trainable())
-        self.ema = None if config.ema is None else Ema(self.masters.trainable(), config.ema)
+        self.ema = None if config.ema is None else Ema(chain(self.masters.trainable(), statistics(task)), config.ema)
         self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_last, best=config.best)
 
     def run(
@@ -168,6 +169,7 @@ class Trainer:
         """One optimiser step."""
         torch.manual_seed(int(random_generator(self.seed, self.step, rank(), "step").integers(2**63)))
         self.module.train()
+        hold(self.task.model, self.config.freeze)
         self.optimizer.schedule(self.schedule(self.step))
         if self.config.micro_batch is None:
             outcome: Outcome = self.module(batch)
@@ -295,7 +297,7 @@ class Trainer:
         self.optimizer.zero_grad()
 
     def _measure(self, outcome: Outcome) -> dict[str, float]:
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
         return mean(outcome.metrics) | {"learning_rate": rate}
 
     def _log(self) -> "MetricsLog | _NoLog":

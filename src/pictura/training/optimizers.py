@@ -1,8 +1,9 @@
-"""Optimisers, with CLIP's rule of what decays."""
+"""Optimisers, with CLIP's rule of what decays, and smaller rates for lower layers where asked."""
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,26 +12,40 @@ from torch import Tensor
 
 from pictura.config import Config
 
+Named = tuple[str, Tensor, float]  # name, parameter, rate
 PIECE = 2**20
 """Parameters that are stepped at once on a CPU, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Config, ABC):
-    """An optimiser, chosen by `kind`. `lr` is the peak rate, which the schedule multiplies."""
+    """An optimiser, chosen by `kind`. `lr` is the peak rate, which the schedule multiplies.
+
+    layer_decay: each layer below the top of its tower has this many times the rate of the one above it, and the stem
+    the least (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2022: 0.65 to 0.9 for fine-tuning).
+    """
 
     lr: float = 5e-4
     weight_decay: float = 0.2
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr: {self.lr} must be above zero")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay: {self.weight_decay} must be at least 0")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay: {self.layer_decay} must be above 0 and at most 1; try 0.75")
 
-    @abstractmethod
     def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
         """The optimiser over named parameters."""
+        named = list(named)
+        rates = layer_rates([name for name, _ in named], self.layer_decay)
+        return Together(*self.parts([(name, parameter, self.lr * rates[name]) for name, parameter in named]))
+
+    @abstractmethod
+    def parts(self, named: Sequence[Named]) -> Iterator[torch.optim.Optimizer]:
+        """Optimisers over parameters with their names and rates, each parameter in one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +64,36 @@ class AdamWConfig(OptimizerConfig):
         if not 0 < self.eps < math.inf:
             raise ValueError(f"eps: {self.eps} must be above zero")
 
-    def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
-        """The optimiser over named parameters; fused, one pass over memory."""
-        return Together(*self._adamw(named))
-
-    def _adamw(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[torch.optim.Optimizer]:
+    def parts(self, named: Sequence[Named]) -> Iterator[torch.optim.Optimizer]:
+        """Fused: one pass over memory."""
         for piece in pieces(named):
             groups = decay_groups(piece, self.weight_decay)
             yield torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGDConfig(OptimizerConfig):
+    """SGD with momentum, in which ViT is fine-tuned (paper, section 4.1) and a head trained on frozen features."""
+
+    kind: ClassVar[str] = "sgd"
+
+    lr: float = 0.03
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: {self.momentum} must be at least 0 and below 1")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs a momentum above 0")
+
+    def parts(self, named: Sequence[Named]) -> Iterator[torch.optim.Optimizer]:
+        """Fused: one pass over memory."""
+        for piece in pieces(named):
+            groups = decay_groups(piece, self.weight_decay)
+            yield torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +113,18 @@ class MuonConfig(AdamWConfig):
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: {self.momentum} must be at least 0 and below 1")
 
-    def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
-        """The optimiser over named parameters."""
-        inside: list[tuple[str, Tensor]] = []
-        rest: list[tuple[str, Tensor]] = []
-        for name, parameter in named:
-            (inside if parameter.dim() == 2 and ".blocks." in name else rest).append((name, parameter))
+    def parts(self, named: Sequence[Named]) -> Iterator[torch.optim.Optimizer]:
+        """Muon's, then AdamW's."""
+        inside = [one for one in named if one[1].dim() == 2 and ".blocks." in one[0]]
         if not inside:
             raise ValueError("optimizer muon: the model has no matrices in Transformer blocks; use adamw")
-        return Together(*map(self._muon, pieces(inside)), *self._adamw(rest))
+        yield from map(self._muon, pieces(inside))
+        names = {name for name, _, _ in inside}
+        yield from super().parts([one for one in named if one[0] not in names])
 
-    def _muon(self, named: Iterable[tuple[str, Tensor]]) -> torch.optim.Optimizer:
+    def _muon(self, named: Sequence[Named]) -> torch.optim.Optimizer:
         return torch.optim.Muon(
-            [parameter for _, parameter in named],
+            decay_groups(named, self.weight_decay),
             lr=self.lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
@@ -137,26 +173,52 @@ def owned(part: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in part.param_groups for parameter in group["params"]]
 
 
-def pieces(named: Iterable[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
+def pieces(named: Iterable[Named]) -> Iterator[list[Named]]:
     """The parameters in their order, cut so that on a CPU a piece's gradients stay in cache from cast to use."""
-    piece: list[tuple[str, Tensor]] = []
-    for name, parameter in named:
-        piece.append((name, parameter))
-        if parameter.device.type == "cpu" and sum(p.numel() for _, p in piece) >= PIECE:
+    piece: list[Named] = []
+    for one in named:
+        piece.append(one)
+        if one[1].device.type == "cpu" and sum(parameter.numel() for _, parameter, _ in piece) >= PIECE:
             yield piece
             piece = []
     if piece:
         yield piece
 
 
-def decay_groups(named: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; gains, biases, the class token and temperatures do not (paper, section 2.5; open_clip's rule)."""
-    decay: list[Tensor] = []
-    rest: list[Tensor] = []
-    for name, parameter in named:
-        (rest if parameter.dim() < 2 or name.endswith("cls_token") else decay).append(parameter)
-    groups: list[dict[str, object]] = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
+def decay_groups(named: Iterable[Named], weight_decay: float) -> list[dict[str, Any]]:
+    """One group for each rate, and for what decays and what does not.
+
+    Matrices decay; gains, biases, the class token and temperatures do not (paper, section 2.5; open_clip's rule).
+    """
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter, rate in named:
+        decays = parameter.dim() >= 2 and not name.endswith("cls_token")
+        groups.setdefault((weight_decay if decays else 0.0, rate), []).append(parameter)
+    return [
+        {"params": some, "weight_decay": decay, "lr": rate}
+        for (decay, rate), some in sorted(groups.items(), key=lambda item: item[0], reverse=True)
     ]
-    return [group for group in groups if group["params"]]
+
+
+LAYER = re.compile(r"((?:(?!\.patch_embed\.).)*?)\.(?:blocks\.|layer)(\d+)\.")  # a stem may have blocks of its own
+LAST = re.compile(r"(norm|pool)\b")  # what follows the last layer of a tower
+
+
+def layer_rates(names: Sequence[str], decay: float) -> dict[str, float]:
+    """For each parameter, by its name, decay^(layers of its tower above it); 1 for what stands above all layers."""
+    if decay == 1.0:
+        return dict.fromkeys(names, 1.0)
+    found = {name: match for name in names if (match := LAYER.match(name))}
+    numbers: dict[str, set[int]] = {}
+    for match in found.values():
+        numbers.setdefault(match[1], set()).add(int(match[2]))
+    rates = {}
+    for name in names:
+        tower = next((tower for tower in numbers if name.startswith(f"{tower}.")), None)
+        above = 0
+        if name in found:
+            above = max(numbers[found[name][1]]) - int(found[name][2]) + 1
+        elif tower is not None and not LAST.match(name.removeprefix(f"{tower}.")):
+            above = len(numbers[tower]) + 1
+        rates[name] = decay**above
+    return rates

@@ -1,12 +1,13 @@
 """What is done to parts of a model before it trains: some are locked, blocks compiled or made to forget activations."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pictura.distributed.batch_norm import batch_norms, still
 from pictura.distributed.wrap import units
 
 
@@ -21,10 +22,21 @@ def freeze(model: nn.Module, names: tuple[str, ...]) -> None:
             parameter.requires_grad_(False)
 
 
+def hold(model: nn.Module, names: tuple[str, ...]) -> None:
+    """What keeps its weights computes as it will when it is used: without dropout, its batch norms as they are."""
+    for name in names:
+        part = dict(model.named_modules()).get(name)
+        if part is not None:
+            part.eval()
+
+
 def recompute(task: nn.Module) -> None:
-    """Blocks forget their activations and compute them again in the backward pass (Chen et al. 2016)."""
+    """Blocks forget their activations and compute them again in the backward pass (Chen et al. 2016).
+
+    Running statistics of batch norms move in the first pass only. For this, blocks that have some are not compiled.
+    """
     for block in units(task):
-        block.forward = _recomputed(block.forward)
+        block.forward = _recomputed(block)
 
 
 @contextmanager
@@ -48,5 +60,24 @@ def compile_blocks(task: nn.Module) -> None:
         block.compile()
 
 
-def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda *args: checkpoint(forward, *args, use_reentrant=False)
+def _recomputed(block: nn.Module) -> Callable[..., Tensor]:
+    forward = block.forward
+    if not any(True for _ in batch_norms(block)):
+        return lambda *args: checkpoint(forward, *args, use_reentrant=False)
+    run: Callable[..., Tensor] = torch.compiler.disable(
+        lambda *args: checkpoint(_moving_once(block, forward), *args, use_reentrant=False)
+    )
+    return run
+
+
+def _moving_once(block: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`forward`, of which all calls but the first leave the running statistics of `block` as they are."""
+    repeated = False
+
+    def run(*args: Tensor) -> Tensor:
+        nonlocal repeated
+        moving, repeated = still(block) if repeated else nullcontext(), True
+        with moving:
+            return forward(*args)
+
+    return run

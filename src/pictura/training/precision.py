@@ -2,7 +2,8 @@
 
 Autocast casts each float32 weight at every use. Here the module itself holds bf16 weights, the optimiser steps
 float32 masters, and each weight is cast once a step, after it has changed. Numbers without a shape (temperatures)
-stay float32. Micikevicius et al., Mixed Precision Training, 2018, section 3.1.
+stay float32, and so does batch norm, whose kernels take gains and statistics in float32 beside a bf16 input.
+Micikevicius et al., Mixed Precision Training, 2018, section 3.1.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from pictura.distributed.batch_norm import batch_norms
 
 LARGE = 2**23
 """Numbers that take 32 MiB: what is larger, the C library returns to the system when it is freed, and fresh pages are
@@ -27,9 +30,10 @@ class Masters:
         self.masters: dict[str, Tensor] = {}
         self._rooms: dict[Tensor, Tensor] = {}
         self._copies: dict[Tensor, nn.Parameter] = {}  # of a master: what the module computes with
+        exact = {parameter for _, norm in batch_norms(module) for parameter in norm.parameters()}
         for name, parameter in module.named_parameters():
             self.masters[name] = parameter
-            if dtype != torch.float32 and parameter.dim() > 0:
+            if dtype != torch.float32 and parameter.dim() > 0 and parameter not in exact:
                 self.masters[name] = parameter.detach().clone().requires_grad_(parameter.requires_grad)
                 parameter.data = parameter.data.to(dtype)
                 self._copies[self.masters[name]] = parameter

@@ -1,4 +1,5 @@
-"""The model folder, the currency between commands: `model.safetensors`, `config.yaml`, `tokenizer.json`.
+"""The model folder, the currency between commands: `model.safetensors`, `config.yaml` and, where it reads texts,
+`tokenizer.json`.
 
 `config.yaml` is the model's configuration, with what pictures must go through (mean, std, resize rule) and what the
 weights expect (activation, end token), so that nothing is guessed when it is read. A folder is written aside, brought
@@ -7,7 +8,8 @@ to the disk and renamed: whatever happens on the way, the model that was there b
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,21 @@ from torch.overrides import TorchFunctionMode
 
 from pictura.config import load, to_yaml
 from pictura.data.text import Tokenizer
-from pictura.models.base import ModelConfig, TextTowerConfig
+from pictura.models.base import ImageTowerConfig, ModelConfig, TextTowerConfig
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.yaml", "tokenizer.json"
 FILES = frozenset({WEIGHTS, CONFIG, TOKENIZER})
+FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def save_folder(
-    path: Path | str, model: nn.Module, tokenizer: Tokenizer, *, dtype: torch.dtype = torch.float32
+    path: Path | str, model: nn.Module, tokenizer: Tokenizer | None, *, dtype: torch.dtype | None = torch.float32
 ) -> None:
-    """Write `model`, which holds its configuration as `config`, and its tokenizer into the folder `path`.
+    """Write `model`, which holds its configuration as `config`, and its tokenizer, if it has one, into the folder
+    `path`.
 
-    A model folder that is there is replaced. Scalars (the temperature) stay float32 whatever `dtype` is. Raises
-    ValueError where something else is in the way, where the weights cannot be used, or where the disk refuses.
+    A model folder that is there is replaced. dtype: None is as they are; scalars (the temperature) are float32 always.
+    Raises ValueError where something else is in the way, where the weights cannot be used, or where the disk refuses.
     """
     path = Path(path).expanduser().resolve()
     config = model.config
@@ -39,17 +43,28 @@ def save_folder(
     state = {name: cast(tensor.detach().cpu(), dtype).contiguous() for name, tensor in model.state_dict().items()}
     if problems := unfit(state, empty(config).state_dict()):
         raise ValueError(f"{path}: not written, the weights could not be used: {problems}")
-    check_tokenizer(config, tokenizer, f"{path}: not written, its tokenizer")
+    if tokenizer is not None:
+        check_tokenizer(config, tokenizer, f"{path}: not written, its tokenizer")
     _refuse_others(path)
+    with replacing(path) as aside:
+        (aside / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save(aside / TOKENIZER)
+        write_safetensors(state, aside / WEIGHTS)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of the folder `path` when all is there and on the disk.
+
+    Whatever goes wrong, `path` is as it was. ValueError where the disk refuses.
+    """
     aside = path.with_name(f".tmp-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        (aside / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-        tokenizer.save(aside / TOKENIZER)
-        save_file(state, aside / WEIGHTS, metadata={"format": "pt"})
-        shutil.copymode(aside / CONFIG, aside / WEIGHTS)  # safetensors lets only the owner read
+        yield aside
         _swap(aside, path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: the model could not be written there ({_reason(error)})") from error
@@ -57,33 +72,50 @@ def save_folder(
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def write_safetensors(state: dict[str, Tensor], file: Path) -> None:
+    """Tensors into a new file, with what other projects look for in it, readable by whoever may read its folder."""
+    file.touch()
+    mode = file.stat().st_mode
+    save_file(state, file, metadata={"format": "pt"})
+    file.chmod(mode)  # safetensors lets only the owner read
+
+
 def load_folder(
     path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> tuple[nn.Module, Tokenizer]:
-    """The model of a folder, on `device` and in `dtype` (None: as stored), and its tokenizer.
+) -> tuple[nn.Module, Tokenizer | None]:
+    """The model of a folder, on `device` and in `dtype` (None: as stored), and its tokenizer if it reads texts.
 
     Raises ValueError, with the file, where the folder is none, a file is missing or damaged, or weights and
     configuration do not fit together, naming the tensors that are missing, unexpected, of another shape or not finite.
     """
     path = _existing(Path(path).expanduser())
     config = load(ModelConfig, path / CONFIG)
-    tokenizer = Tokenizer.load(path / TOKENIZER)
-    check_tokenizer(config, tokenizer, f"{path / TOKENIZER}:")
-    model = empty(config)
-    state = read_safetensors(path / WEIGHTS, device, dtype)
-    if problems := unfit(state, model.state_dict()):
-        raise ValueError(f"{path / WEIGHTS}: does not fit the {CONFIG} beside it: {problems}")
-    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in state):
-        with torch.random.fork_rng(devices=[]):  # tables that are computed, not stored: only a real build has them
-            model = config.build().to(device=device, dtype=dtype)
-    model.load_state_dict(state, assign=True)
+    tokenizer = None
     if isinstance(text := getattr(config, "text", None), TextTowerConfig):
+        if not (path / TOKENIZER).is_file():
+            raise ValueError(f"{path}: not a model folder: it has no {TOKENIZER}, and its model reads texts")
+        tokenizer = Tokenizer.load(path / TOKENIZER)
+        check_tokenizer(config, tokenizer, f"{path / TOKENIZER}:")
         tokenizer.context_length = text.context_length
-    return model, tokenizer
+    state = read_safetensors(path / WEIGHTS, device, dtype)
+    return assembled(config, state, f"{path / WEIGHTS}: does not fit the {CONFIG} beside it"), tokenizer
 
 
-def empty(config: ModelConfig) -> nn.Module:
-    """The model without memory for its weights: built in milliseconds at any size."""
+def assembled(config: ModelConfig, state: Mapping[str, Tensor], misfit: str) -> nn.Module:
+    """The model with these weights as its own. ValueError, beginning with `misfit`, where they are not."""
+    model = empty(config)
+    if problems := unfit(state, model.state_dict()):
+        raise ValueError(f"{misfit}: {problems}")
+    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in state):
+        like = next(tensor for tensor in state.values() if tensor.is_floating_point())
+        with torch.random.fork_rng(devices=[]):  # tables that are computed, not stored: only a real build has them
+            model = config.build().to(device=like.device, dtype=like.dtype)
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def empty(config: ModelConfig | ImageTowerConfig) -> nn.Module:
+    """The model, or tower, without memory for its weights: built in milliseconds at any size."""
     with torch.device("meta"), _Undrawn():
         return config.build()
 
@@ -120,17 +152,23 @@ def unfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
         for name in shared
         if state[name].shape != wanted[name].shape
     ]
+    kinds = [
+        f"{name} is {str(state[name].dtype).removeprefix('torch.')}"
+        for name in shared
+        if wanted[name].is_floating_point() and state[name].dtype not in FLOATING
+    ]
     faults = {
         "missing": [name for name in wanted if name not in state],
         "unexpected": [name for name in state if name not in wanted],
         "of another shape": shapes,
+        "of numbers that no model computes with": kinds,
         "not finite": [name for name in shared if not _finite(state[name])],
     }
     return "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
 
 
 def _finite(tensor: Tensor) -> bool:
-    if not tensor.is_floating_point() or not tensor.numel():
+    if tensor.dtype not in FLOATING or not tensor.numel():
         return True
     return bool(torch.isfinite(torch.stack(tensor.aminmax())).all())  # ten times faster than asking each number
 
@@ -162,7 +200,7 @@ def _existing(path: Path) -> Path:
     if not path.is_dir():
         what = "is a file, no folder" if path.exists() else "there is no such folder"
         raise ValueError(f"{path}: {what}; give the path of a model folder, such as runs/demo/model")
-    missing = sorted(name for name in FILES if not (path / name).is_file())
+    missing = sorted(name for name in (WEIGHTS, CONFIG) if not (path / name).is_file())
     if missing:
         hint = f"; its model is in {path / 'model'}" if (path / "model" / WEIGHTS).is_file() else ""
         raise ValueError(f"{path}: not a model folder: it has no {' and no '.join(missing)}{hint}")

@@ -1,13 +1,11 @@
-"""Models of others opened as they lie in their folders: open_clip's, and Hugging Face's CLIPModel.
+"""Any model by its path or hub name: ours, or another project's as it lies in its folder or single file.
 
-What decides is the configuration in the folder: ours is `config.yaml`, open_clip's `open_clip_config.json`, Hugging
-Face's `config.json`. Pickled weights are read by torch's loader of plain tensors, which executes nothing of a file.
+A folder with `config.yaml` is ours. Whatever else is opened without running anything of it, and the one `Family` that
+knows its tensors says what they mean.
 """
 
 import json
-import pickle
-import zipfile
-from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,109 +14,155 @@ from torch import Tensor, nn
 
 from pictura.data.text import Tokenizer
 from pictura.data.vocabularies import CLIP_TOKENS, CLIPTokenizerConfig, FileTokenizerConfig
-from pictura.models.clip import CLIPConfig
-from pictura.weights import huggingface, open_clip
-from pictura.weights.folder import CONFIG, cast, check_tokenizer, empty, load_folder, read_safetensors, unfit
-from pictura.weights.layout import State
+from pictura.models.base import TextTowerConfig
+from pictura.models.pictures import PictureModelConfig
+from pictura.weights.family import Family, Found, families
+from pictura.weights.files import read_tensors
+from pictura.weights.folder import CONFIG, FLOATING, assembled, cast, check_tokenizer, load_folder
+from pictura.weights.folder import WEIGHTS as OURS
+from pictura.weights.hub import INDEX, NO_WEIGHTS, PREFIX, fetch, is_name
+from pictura.weights.shards import read_sharded
 
-OPEN_CLIP, HUGGING_FACE = "open_clip_config.json", "config.json"
-OPEN_CLIP_WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.safetensors",
-)
-HUGGING_FACE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP = "open_clip_config.json"
+WEIGHTS = {  # by what says whose they are, in the order of preference
+    OPEN_CLIP: ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.safetensors"),
+    "config.json": ("model.safetensors", INDEX, "pytorch_model.bin"),
+}
+SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt")
+TOLD = (*WEIGHTS, "preprocessor_config.json", "processor_config.json", "torchvision.json")  # what families read
+LARGEST_JSON = 64 * 2**20  # bytes; a vocabulary fits
 
 
 def load_model(
     path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> tuple[nn.Module, Tokenizer]:
-    """The model of a folder, ours, open_clip's or a Hugging Face CLIPModel's, on `device` and in `dtype` (None: as
-    stored), and its tokenizer. Of a folder that is both of the latter, the one whose weights are there.
+) -> tuple[nn.Module, Tokenizer | None]:
+    """The model at a path or under a hub name, on `device` and in `dtype` (None: as stored), and its tokenizer, if it
+    reads texts.
 
-    Raises ValueError, with the file, for what is no such folder, is damaged, or is a model that our CLIP cannot be.
+    Raises ValueError, with the file, for what is no model, is damaged, or is one that ours cannot be, naming the
+    tensors that are missing, unexpected, of another shape or not finite.
     """
-    folder = Path(path).expanduser()
-    if not (folder / CONFIG).is_file():
-        theirs, hugging = _weights(folder, OPEN_CLIP_WEIGHTS), _weights(folder, HUGGING_FACE_WEIGHTS)
-        both = (folder / OPEN_CLIP).is_file(), (folder / HUGGING_FACE).is_file()
-        if both[0] and (theirs or not (both[1] and hugging)):
-            config = open_clip.config_from_json(folder / OPEN_CLIP)
-            file = theirs or _none(folder, OPEN_CLIP, OPEN_CLIP_WEIGHTS)
-            return _model(folder, config, file, open_clip.to_pictura, device, dtype)
-        if both[1]:
-            config = huggingface.config_from_json(folder / HUGGING_FACE, _preprocessor(folder))
-            file = hugging or _none(folder, HUGGING_FACE, HUGGING_FACE_WEIGHTS)
-            return _model(folder, config, file, huggingface.to_pictura, device, dtype)
-    return load_folder(path, device, dtype)
+    place = _place(path)
+    if (place / CONFIG).is_file() or not place.exists():
+        return load_folder(place, device, dtype)
+    file = weights_in(place) if place.is_dir() else place
+    if file is None:
+        return load_folder(place, device, dtype)
+    config, state = _read(Found(file=file, state=_state(file), beside=beside(file.parent)))
+    tokenizer = _tokenizer(file.parent, config)
+    _settle(state, device, dtype)
+    precision = ", in float16" if dtype is torch.float16 else ""  # whose largest number is 65,504
+    return assembled(config, state, f"{file}: does not fit the configuration that goes with it{precision}"), tokenizer
 
 
-def _weights(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _none(folder: Path, config: str, names: tuple[str, ...]) -> Path:
-    raise ValueError(f"{folder}: has {config}, but no weights beside it; there should be {' or '.join(names[:2])}")
-
-
-def _preprocessor(folder: Path) -> Path | dict[str, Any] | None:
-    """How pictures are prepared, wherever this version of transformers has written it."""
-    if (file := folder / "preprocessor_config.json").is_file():
-        return file
-    if (file := folder / "processor_config.json").is_file():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8")).get("image_processor")
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{file}: no JSON object ({error})") from None
-        return found if isinstance(found, dict) else None
-    return None
-
-
-def _model(
-    folder: Path,
-    config: CLIPConfig,
-    file: Path,
-    translate: Callable[[State], dict[str, Tensor]],
-    device: torch.device | str,
-    dtype: torch.dtype | None,
-) -> tuple[nn.Module, Tokenizer]:
-    tokenizer = _tokenizer(folder, config)
-    state = read_safetensors(file) if file.suffix == ".safetensors" else read_pickled(file)
+def _place(path: Path | str) -> Path:
+    """Where it lies: here, or else in the cache of the hub, if it can be had from there."""
+    place = Path(path).expanduser()
+    if place.name == OURS and (place.parent / CONFIG).is_file():
+        return place.parent
+    if place.exists() or not is_name(str(path)):
+        return place
     try:
-        state = {name: cast(tensor, dtype).to(device) for name, tensor in translate(state).items()}
+        return fetch(str(path))
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    model = empty(config)
-    if problems := unfit(state, model.state_dict()):
-        raise ValueError(f"{file}: does not fit the configuration beside it: {problems}")
-    model.load_state_dict(state, assign=True)
-    return model, tokenizer
+        if str(path).startswith(PREFIX):
+            raise
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: there is no such path here, and as a model of the hub: {reason}") from error
 
 
-def _tokenizer(folder: Path, config: CLIPConfig) -> Tokenizer:
+def _settle(state: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype | None) -> None:
+    """In place, one after the other: on `device`, in memory of its own, in `dtype`; None is as stored, or where a file
+    mixes several, with which no model computes, the one that holds them all."""
+    stored = {tensor.dtype for tensor in state.values() if tensor.dim() and tensor.dtype in FLOATING}
+    if dtype is None and len(stored) > 1:
+        dtype = reduce(torch.promote_types, stored)
+    taken: set[int] = set()
+    for name, tensor in state.items():
+        moved = (cast(tensor, dtype) if tensor.dtype in FLOATING else tensor).to(device)
+        memory = moved.untyped_storage()
+        if memory.data_ptr() in taken or memory.nbytes() > moved.nbytes or not moved.is_contiguous():
+            moved = moved.clone(memory_format=torch.contiguous_format)
+        taken.add(moved.untyped_storage().data_ptr())
+        state[name] = moved
+
+
+def weights_in(folder: Path) -> Path | None:
+    """The weights of a folder: those that go with a configuration in it, else the only file that looks like some.
+
+    None where there is nothing of the kind. Of a folder that is two projects', the one whose weights are there.
+    """
+    described = [config for config in WEIGHTS if (folder / config).is_file()]
+    for config in described:
+        for name in WEIGHTS[config]:
+            if (folder / name).is_file():
+                return folder / name
+    others = sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.suffix in SUFFIXES and not entry.name.startswith(NO_WEIGHTS) and entry.is_file()
+    )
+    if len(others) > 1:
+        raise ValueError(f"{folder}: which of {', '.join(path.name for path in others[:6])} is meant? Give its path")
+    if not others and described:
+        names = " or ".join(name for config in described for name in WEIGHTS[config][:2])
+        raise ValueError(f"{folder}: has {described[0]}, but no weights beside it; there should be {names}")
+    return others[0] if others else None
+
+
+def beside(folder: Path) -> dict[str, dict[str, Any]]:
+    """The JSON objects of a folder, by file name. Of those that no family reads, what is none is passed over."""
+    found = {}
+    for file in sorted(folder.glob("*.json")):
+        if not file.is_file() or file.stat().st_size > LARGEST_JSON or file.name.startswith(("tokenizer.", "vocab.")):
+            continue
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            if file.name not in TOLD:
+                continue
+            raise ValueError(f"{file}: no JSON ({error})") from None
+        if isinstance(value, dict):
+            found[file.name] = value
+        elif file.name in TOLD:
+            raise ValueError(f"{file}: expected a JSON object, got {value!r:.80}")
+    return found
+
+
+def family_of(found: Found) -> Family:
+    """The one that knows it. ValueError where none does, or where it is not plain which."""
+    known = [family for family in families().values() if family.knows(found)]
+    if len(known) == 1:
+        return known[0]
+    names = ", ".join(sorted(found.state)[:4])
+    if known:
+        raise ValueError(f"{found.file}: could be of {' or '.join(family.name for family in known)} ({names}, …)")
+    raise ValueError(f"{found.file}: its tensors ({names}, …) are of none of {', '.join(families())}")
+
+
+def _state(file: Path) -> dict[str, Tensor]:
+    return read_sharded(file) if file.name == INDEX else read_tensors(file)
+
+
+def _read(found: Found) -> tuple[PictureModelConfig, dict[str, Tensor]]:
+    family = family_of(found)
+    try:
+        return family.read(found)
+    except ValueError as error:
+        raise ValueError(f"{found.file}: read as {family.name}: {error}") from error
+
+
+def _tokenizer(folder: Path, config: PictureModelConfig) -> Tokenizer | None:
     """The folder's own; CLIP's published one where it has none and the model is made for it."""
-    length = config.text.context_length
+    text = getattr(config, "text", None)
+    if not isinstance(text, TextTowerConfig):
+        return None
+    length = text.context_length
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         tokenizer = FileTokenizerConfig(path=folder, context_length=length).build(lambda: ())
-    elif config.text.vocab_size == CLIP_TOKENS:
+    elif text.vocab_size == CLIP_TOKENS:
         tokenizer = CLIPTokenizerConfig(context_length=length).build(lambda: ())
     else:
-        raise ValueError(f"{folder}: has no tokenizer.json, and its {config.text.vocab_size:,} tokens are not CLIP's")
+        raise ValueError(f"{folder}: has no tokenizer.json, and its {text.vocab_size:,} tokens are not CLIP's")
     check_tokenizer(config, tokenizer, f"{folder}: its tokenizer")
     return tokenizer
-
-
-def read_pickled(file: Path) -> dict[str, Tensor]:
-    """All tensors of a .bin or .pt file of plain tensors. ValueError for one that holds more, or is damaged."""
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(
-            f"{file}: not read, because it is damaged or holds code beside its tensors ({reason}); use .safetensors"
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{file}: holds no state dict, a tensor under each name")
-    return state

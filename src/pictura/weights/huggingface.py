@@ -1,8 +1,6 @@
 """CLIP as Hugging Face's `CLIPModel` lays it out (transformers, models/clip/modeling_clip.py)."""
 
 import math
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,19 @@ from torch import Tensor
 
 from pictura.config import to_dict
 from pictura.layers.mlp import Activation
+from pictura.layers.stems import PatchStemConfig
 from pictura.models.clip import CLIPConfig
+from pictura.models.text import TextTransformerConfig
+from pictura.models.vit import ViTConfig
+from pictura.weights.huggingface_pictures import CLIP_PROCESSOR, pictures_from
 from pictura.weights.layout import Json, Layout, State, blocks, from_json, inferred, modules, section
 
+QKV = ("q_proj", "k_proj", "v_proj")
 BLOCK = modules(
     {
         "norm1": "layer_norm1",
         "norm2": "layer_norm2",
-        "attn.qkv": "self_attn.qkv_proj",  # three in their layout: see `_fused` and `_split`
+        "attn.qkv": "self_attn.qkv_proj",  # three in their layout: see `fused` and `split`
         "attn.proj": "self_attn.out_proj",
         "mlp.fc1": "mlp.fc1",
         "mlp.fc2": "mlp.fc2",
@@ -53,13 +56,23 @@ VISION = COMMON | {"hidden_size": 768, "intermediate_size": 3072, "num_attention
 VISION |= {"image_size": 224, "patch_size": 32}
 TEXT = COMMON | {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
 TEXT |= {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407}
-RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
+# Their names of activations -> ours; some of theirs are one formula.
+ACTIVATIONS: dict[Any, Activation] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+}
+HIDDEN_ACT: dict[Activation, str] = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}
+HIGHEST_ID = 2  # as eos_token_id: a slip of old files, which transformers reads as the highest id of a text
 
 
 def to_pictura(state: State) -> dict[str, Tensor]:
     """A state dict of a `CLIPModel` -> ours, same dtype. ValueError names what is missing and what has no place."""
     state = {name: tensor for name, tensor in state.items() if not name.endswith(".position_ids")}
-    return LAYOUT.read(_fused(state))
+    return LAYOUT.read(fused(state, LAYOUT.whose))
 
 
 def from_pictura(state: State) -> dict[str, Tensor]:
@@ -67,29 +80,35 @@ def from_pictura(state: State) -> dict[str, Tensor]:
 
     ValueError names what has no place there, such as a SigLIP's bias.
     """
-    return _split(LAYOUT.write(state))
+    return split(LAYOUT.write(state))
 
 
-def _fused(state: State) -> dict[str, Tensor]:
-    """Queries, keys and values, [d d] each -> one tensor, [3*d d], in the place of the queries."""
-    out = {name: tensor for name, tensor in state.items() if not re.search(r"\.[kv]_proj\.", name)}
-    for name in [name for name in out if ".q_proj." in name]:
-        three = [name.replace(".q_proj.", f".{one}_proj.") for one in "qkv"]
-        if missing := [one for one in three if one not in state]:
-            raise ValueError(f"{LAYOUT.whose} needs {', '.join(missing)}, beside {name}")
-        out[three[0].replace(".q_proj.", ".qkv_proj.")] = torch.cat([state[one] for one in three])
+def fused(state: State, whose: str, three: tuple[str, str, str] = QKV) -> dict[str, Tensor]:
+    """Queries, keys and values, [d d] each, `three` in their names -> one tensor, [3*d d], `qkv_proj`."""
+    out = dict(state)
+    for name in state:
+        found = next((one for one in three if f".{one}." in name), None)
+        if found is None:
+            continue
+        names = [name.replace(f".{found}.", f".{one}.") for one in three]
+        if missing := [one for one in names if one not in state]:
+            raise ValueError(f"{whose} needs {', '.join(missing)}, beside {name}")
+        if len({state[one].shape for one in names}) > 1 or not state[name].dim():
+            shapes = ", ".join(str(list(state[one].shape)) for one in names)
+            raise ValueError(f"{', '.join(names)} are {shapes}, where three of one shape were expected")
         del out[name]
+        if found == three[0]:
+            out[name.replace(f".{found}.", ".qkv_proj.")] = torch.cat([state[one] for one in names])
     return out
 
 
-def _split(state: State) -> dict[str, Tensor]:
+def split(state: State, three: tuple[str, str, str] = QKV) -> dict[str, Tensor]:
+    """The inverse of `fused`."""
     out: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if ".qkv_proj." in name:
-            out |= {
-                name.replace(".qkv_proj.", f".{one}_proj."): part
-                for one, part in zip("qkv", tensor.chunk(3), strict=True)
-            }
+            parts = zip(three, tensor.chunk(3), strict=True)
+            out |= {name.replace(".qkv_proj.", f".{one}."): part for one, part in parts}
         else:
             out[name] = tensor
     return out
@@ -107,7 +126,7 @@ def config_from_json(source: Path | Json, preprocessor: Path | Json | None = Non
     config = from_json(source, _configuration)
     if preprocessor is None:
         return config
-    return from_json(preprocessor, lambda json: to_dict(config) | _pictures(json))
+    return from_json(preprocessor, lambda json: to_dict(config) | pictures_from(json, CLIP_PROCESSOR))
 
 
 def _configuration(json: Json) -> dict[str, Any]:
@@ -120,36 +139,83 @@ def _configuration(json: Json) -> dict[str, Any]:
     return {
         "embed_dim": json.get("projection_dim", 512),
         "logit_scale": json.get("logit_scale_init_value", math.log(1 / 0.07)),
-        "image": _tower(vision)
+        "image": tower_from(vision)
         | {"kind": "vit", "image_size": vision["image_size"], "patch_size": vision["patch_size"]}
         | {"pre_norm": True, "stem": {"kind": "patch", "bias": False}},
-        "text": _tower(text)
+        "text": tower_from(text)
         | {"kind": "transformer", "vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
-        | {"end_token": None if end == 2 else end},  # 2, a slip of old files, means the highest id
+        | {"end_token": None if end == HIGHEST_ID else end},
     }
 
 
-def _tower(given: Json) -> dict[str, Any]:
+def tower_from(given: Json) -> dict[str, Any]:
+    """What all their Transformers have, as configuration."""
     width, hidden = given["hidden_size"], given["intermediate_size"]
     if not (isinstance(width, int) and isinstance(hidden, int) and width > 0):
         raise ValueError(f"hidden_size and intermediate_size: expected numbers above 0, got {width!r} and {hidden!r}")
-    found = {"width": width, "mlp_ratio": hidden / width, "activation": given["hidden_act"]}
+    activation = given["hidden_act"]
+    if isinstance(activation, str):  # else the loader says what it expects
+        activation = ACTIVATIONS.get(activation, activation)
+    found = {"width": width, "mlp_ratio": hidden / width, "activation": activation}
     names = {"num_hidden_layers": "depth", "num_attention_heads": "heads", "layer_norm_eps": "eps"}
     return found | {ours: given[theirs] for theirs, ours in names.items()}
 
 
-def _pictures(json: Json) -> dict[str, Any]:
-    """What `CLIPImageProcessor` does, as configuration."""
-    size = json.get("size", 224)
-    square = isinstance(size, Mapping) and size.get("height") is not None and size.get("height") == size.get("width")
-    shortest = isinstance(size, int) or (isinstance(size, Mapping) and "shortest_edge" in size)
-    if not (square or (shortest and json.get("do_center_crop", True))):
-        raise ValueError(f"size: {size!r} gives pictures that are not square")
-    for key in ("do_resize", "do_rescale", "do_normalize"):
-        if not json.get(key, True):
-            raise ValueError(f"{key}: false; our CLIP always does")
-    resample = json.get("resample", 3)
-    if resample not in RESAMPLE:
-        raise ValueError(f"resample: {resample!r} is neither 2 (bilinear) nor 3 (bicubic)")
-    found = {"resize": "squash" if square else "shortest", "interpolation": RESAMPLE[resample]}
-    return found | {ours: json[f"image_{ours}"] for ours in ("mean", "std") if f"image_{ours}" in json}
+def json_of(config: CLIPConfig) -> dict[str, Any]:
+    """config.json of the `CLIPModel` that `config` describes. ValueError names what no `CLIPModel` can be."""
+    image, text = config.tower, config.text
+    if not isinstance(image, ViTConfig):
+        raise _cannot("image.kind", image.kind, "its towers for pictures are ViTs; --to open_clip has CLIP's ResNets")  # type: ignore[attr-defined]
+    if not isinstance(text, TextTransformerConfig):
+        raise _cannot("text.kind", text.kind, "its towers for texts are CLIP's; use kind: transformer")  # type: ignore[attr-defined]
+    if config.logit_bias is not None:
+        raise _cannot("logit_bias", config.logit_bias, "it has no bias of a SigLIP; --to open_clip has one")
+    if config.projection_bias:
+        raise _cannot("projection_bias", True, "its projection has no bias; train one without")
+    if image.pool != "class":
+        raise _cannot("image.pool", image.pool, "it reads the class token; train with image.pool: class")
+    if not image.pre_norm:
+        raise _cannot("image.pre_norm", False, "it has a norm before the blocks; --to open_clip can do without")
+    if image.stem != PatchStemConfig(bias=False):
+        raise _cannot("image.stem", to_dict(image.stem), "its stem is {kind: patch, bias: false}; train with that one")
+    if text.end_token == HIGHEST_ID:
+        raise _cannot("text.end_token", HIGHEST_ID, "it takes this for a slip and reads the highest id")
+    vision = tower_json(image) | {"image_size": image.image_size, "patch_size": image.patch_size, "num_channels": 3}
+    words = tower_json(text) | {"vocab_size": text.vocab_size, "max_position_embeddings": text.context_length}
+    shared = {"projection_dim": config.embed_dim, "attention_dropout": 0.0}
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": config.embed_dim,
+        "logit_scale_init_value": config.logit_scale,
+        "vision_config": {"model_type": "clip_vision_model"} | vision | shared,
+        "text_config": {"model_type": "clip_text_model"} | words | shared | _frame(text),
+    }
+
+
+def tower_json(tower: ViTConfig | TextTransformerConfig) -> dict[str, Any]:
+    """The inverse of `tower_from`."""
+    return {
+        "hidden_size": tower.width,
+        "intermediate_size": round(tower.width * tower.mlp_ratio),
+        "num_hidden_layers": tower.depth,
+        "num_attention_heads": tower.heads,
+        "hidden_act": HIDDEN_ACT[tower.activation],
+        "layer_norm_eps": tower.eps,
+    }
+
+
+def in_clips_form(text: TextTransformerConfig) -> bool:
+    """Whether texts end as CLIP's do, with the highest id of the vocabulary; the one below it starts them."""
+    return text.end_token in (None, text.vocab_size - 1)
+
+
+def _frame(text: TextTransformerConfig) -> dict[str, Any]:
+    """The ids around a text. transformers' own are those of CLIP's vocabulary, whatever size this one has."""
+    end = HIGHEST_ID if text.end_token is None else text.end_token
+    start = text.vocab_size - 2 if in_clips_form(text) else None
+    return {"bos_token_id": start, "eos_token_id": end, "pad_token_id": text.end_token}
+
+
+def _cannot(key: str, value: object, why: str) -> ValueError:
+    return ValueError(f"{key}: {value}: {LAYOUT.whose} cannot be that: {why}")

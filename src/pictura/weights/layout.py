@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from torch import Tensor
 from pictura.config import load
 from pictura.layers.mlp import ACTIVATIONS, Activation
 from pictura.layers.stems import PatchStemConfig
+from pictura.models.base import ImageTowerConfig
 from pictura.models.clip import CLIPConfig
+from pictura.models.clip_resnet import STRIDE, CLIPResNetConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
 
@@ -35,34 +37,34 @@ def blocks(ours: str, theirs: str, inside: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One project's layout. Of our names, it can do without the `optional` and has the `transposed` as [in out]."""
+    """One project's layout. Of our names, it can do without the `optional`, has the `transposed` as [in out], and the
+    `leading` without so many axes of length 1 that ours begin with."""
 
     whose: str
     names: Mapping[str, str]  # ours -> theirs; `{}` stands for the number of a block
     optional: frozenset[str] = frozenset()
     transposed: tuple[str, ...] = ()
+    leading: Mapping[str, int] = field(default_factory=lambda: {"image.cls_token": 2, "image.pos_embed": 1})
+    ours: str = "our CLIP of a ViT and a text Transformer"
 
     def read(self, state: State) -> dict[str, Tensor]:
         """Their state dict -> ours. ValueError names what is missing, and what our CLIP does not have."""
-        _require(state, [theirs for ours, theirs in self.names.items() if ours not in self.optional], self.whose)
+        require(state, [theirs for ours, theirs in self.names.items() if ours not in self.optional], self.whose)
         names = {theirs: ours for ours, theirs in self.names.items()}
-        ours = _renamed(state, names, "our CLIP of a ViT and a text Transformer")
+        ours = renamed(state, names, self.ours)
         ours |= {name: ours[name].reshape(()) for name in SCALARS if name in ours}  # (1) where FSDP wrote it
         ours |= {name: ours[name].T.contiguous() for name in self.transposed}
-        ours["image.cls_token"] = ours["image.cls_token"][None, None]
-        ours["image.pos_embed"] = ours["image.pos_embed"][None]
-        return ours
+        return ours | {name: ours[name][(None,) * axes] for name, axes in self.leading.items()}
 
     def write(self, state: State) -> dict[str, Tensor]:
         """The inverse of `read`. ValueError names what has no place there, and what is needed there."""
-        _require(state, self.names.keys() - self.optional, self.whose)
+        require(state, self.names.keys() - self.optional, self.whose)
         shaped = dict(state) | {name: state[name].T.contiguous() for name in self.transposed}
-        shaped["image.cls_token"] = state["image.cls_token"][0, 0]
-        shaped["image.pos_embed"] = state["image.pos_embed"][0]
-        return _renamed(shaped, self.names, self.whose)
+        shaped |= {name: state[name][(0,) * axes] for name, axes in self.leading.items()}
+        return renamed(shaped, self.names, self.whose)
 
 
-def _renamed(state: State, names: Mapping[str, str], whose: str) -> dict[str, Tensor]:
+def renamed(state: State, names: Mapping[str, str], whose: str) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     strange: list[str] = []
     for name, tensor in state.items():
@@ -77,7 +79,7 @@ def _renamed(state: State, names: Mapping[str, str], whose: str) -> dict[str, Te
     return out
 
 
-def _require(state: State, names: Iterable[str], whose: str) -> None:
+def require(state: State, names: Iterable[str], whose: str) -> None:
     missing = sorted(name for name in names if "{}" not in name and name not in state)
     if missing:
         raise ValueError(f"{whose} needs {_some(missing)}, which {'is' if len(missing) == 1 else 'are'} not there")
@@ -97,42 +99,66 @@ def inferred(
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation: no {activation!r} among {', '.join(ACTIVATIONS)}")
-    width, _, patch_size, _ = state["image.patch_embed.proj.weight"].shape
-    cells = state["image.pos_embed"].shape[1] - 1
-    if isqrt(cells) ** 2 != cells:
-        raise ValueError(f"image.pos_embed: {cells} patches make no square, and only square pictures are known")
     vocab_size, text_width = state["text.token_embedding.weight"].shape
-    image = ViTConfig(
-        image_size=isqrt(cells) * patch_size,
+    text = TextTransformerConfig(
+        vocab_size=vocab_size,
+        context_length=state["text.pos_embed"].shape[0],
+        width=text_width,
+        depth=_depth(state, "text.blocks"),
+        heads=_heads(text_width, text_heads, "text_heads"),
+        mlp_ratio=_mlp_ratio(state, "text"),
+        activation=activation,
+        eps=1e-5,
+    )
+    resnet = "image.pool.pos_embed" in state
+    return CLIPConfig(
+        image=_resnet(state, image_heads) if resnet else _vit(state, activation, image_heads),
+        text=text,
+        embed_dim=state["text_projection.weight"].shape[0],
+        projection_bias="image_projection.bias" in state,
+        logit_bias=-10.0 if "logit_bias" in state else None,
+    )
+
+
+def _vit(state: State, activation: Activation, heads: int | None) -> ImageTowerConfig:
+    width, _, patch_size, _ = state["image.patch_embed.proj.weight"].shape
+    return ViTConfig(
+        image_size=_grid(state, "image.pos_embed") * patch_size,
         patch_size=patch_size,
         width=width,
-        depth=_depth(state, "image"),
-        heads=_heads(width, image_heads, "image_heads"),
+        depth=_depth(state, "image.blocks"),
+        heads=_heads(width, heads, "image_heads"),
         mlp_ratio=_mlp_ratio(state, "image"),
         activation=activation,
         eps=1e-5,
         pre_norm="image.norm_pre.weight" in state,
         stem=PatchStemConfig(bias=False),
     )
-    text = TextTransformerConfig(
-        vocab_size=vocab_size,
-        context_length=state["text.pos_embed"].shape[0],
-        width=text_width,
-        depth=_depth(state, "text"),
-        heads=_heads(text_width, text_heads, "text_heads"),
-        mlp_ratio=_mlp_ratio(state, "text"),
-        activation=activation,
-        eps=1e-5,
+
+
+def _resnet(state: State, heads: int | None) -> ImageTowerConfig:
+    width = state["image.conv3.weight"].shape[0]
+    one, two, three, four = (_depth(state, f"image.layer{stage}") for stage in (1, 2, 3, 4))
+    return CLIPResNetConfig(
+        image_size=_grid(state, "image.pool.pos_embed") * STRIDE,
+        layers=(one, two, three, four),
+        width=width,
+        heads=_heads(width * 32, heads, "image_heads"),
     )
-    embed_dim = state["text_projection.weight"].shape[0]
-    return CLIPConfig(image=image, text=text, embed_dim=embed_dim, logit_bias=-10.0 if "logit_bias" in state else None)
 
 
-def _depth(state: State, tower: str) -> int:
-    numbers = [int(found.group(1)) for name in state if (found := re.match(rf"{tower}\.blocks\.(\d+)\.", name))]
-    if sorted(set(numbers)) != list(range(len(set(numbers)))) or not numbers:
-        raise ValueError(f"{tower}.blocks: numbered {sorted(set(numbers))}, not from 0 on without a gap")
-    return max(numbers) + 1
+def _grid(state: State, name: str) -> int:
+    cells = state[name].shape[1] - 1
+    if isqrt(cells) ** 2 != cells:
+        raise ValueError(f"{name}: {cells} patches make no square, and only square pictures are known")
+    return isqrt(cells)
+
+
+def _depth(state: State, blocks: str) -> int:
+    numbers = {int(found.group(1)) for name in state if (found := re.match(rf"{re.escape(blocks)}\.(\d+)\.", name))}
+    if sorted(numbers) != list(range(len(numbers))) or not numbers:
+        raise ValueError(f"{blocks}: numbered {sorted(numbers)}, not from 0 on without a gap")
+    return len(numbers)
 
 
 def _heads(width: int, told: int | None, name: str) -> int:
@@ -144,7 +170,7 @@ def _heads(width: int, told: int | None, name: str) -> int:
 
 def _mlp_ratio(state: State, tower: str) -> float:
     name = f"{tower}.blocks.0.mlp.fc1.weight"
-    _require(state, [name], "a configuration")
+    require(state, [name], "a configuration")
     hidden, width = state[name].shape
     return hidden / width
 

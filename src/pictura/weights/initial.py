@@ -1,0 +1,95 @@
+"""A known model as the beginning of another: pictures of another size, a new head on its tower, other classes."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from pictura.models.base import ModelConfig
+from pictura.models.classifier import ClassifierConfig
+from pictura.models.pictures import PictureModelConfig
+
+
+def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -> ModelConfig:
+    """The configuration of what begins with the model of `initial`: that model (`wanted` None), or `wanted`.
+
+    Where `wanted` names no tower it gets that of `initial`, and how pictures are prepared for it.
+    """
+    config = wanted or initial
+    if isinstance(config, PictureModelConfig) and config.image is None:
+        if not isinstance(initial, PictureModelConfig):
+            raise ValueError(f"model.image: the `initial` model ({initial.kind}) has no tower for pictures")  # type: ignore[attr-defined]
+        same = {key: getattr(initial, key) for key in ("image", "mean", "std", "resize", "interpolation", "crop")}
+        config = replace(config, **same)
+    elif wanted is not None:
+        return wanted
+    return of_size(config, image_size)
+
+
+def of_size(config: ModelConfig, image_size: int) -> ModelConfig:
+    """The model's configuration, for pictures of another size."""
+    if not isinstance(config, PictureModelConfig) or config.tower.image_size == image_size:
+        return config
+    try:
+        return replace(config, image=config.tower.at(image_size))
+    except ValueError as error:
+        raise ValueError(f"view.image_size: {image_size} does not suit the model of `initial` ({error})") from error
+
+
+def inherited(model: nn.Module, config: ModelConfig, fresh: nn.Module) -> dict[str, Tensor]:
+    """What `fresh`, a module of `config`, begins with: the weights of `model`, fitted to the size of its pictures.
+
+    Of a model of another kind, or where `config` asks for other classes, the tower alone: the head stays as it is in
+    `fresh` (ViT, section 3.2: the whole head is replaced by one of zeros for fine-tuning).
+    """
+    weights, old = resized(model, config), model.config
+    if not isinstance(old, PictureModelConfig) or not isinstance(config, PictureModelConfig):
+        return weights
+    if type(old) is type(config) and not _new_head(old, config):
+        return weights
+    return dict(fresh.state_dict()) | {name: value for name, value in weights.items() if name.startswith("image.")}
+
+
+def resized(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
+    """The weights of `model`, those of its tower fitted to the size of pictures in `config`, where its tower is of the
+    same kind. ValueError where such a tower cannot be of that size."""
+    weights, old = dict(model.state_dict()), model.config
+    if not isinstance(old, PictureModelConfig) or not isinstance(config, PictureModelConfig):
+        return weights
+    size = config.tower.image_size
+    if old.tower.image_size == size or type(old.tower) is not type(config.tower):
+        return weights
+    try:
+        old.tower.at(size)
+    except ValueError as error:
+        raise ValueError(f"model.image.{error}") from error
+    tower = {name.removeprefix("image."): value for name, value in weights.items() if name.startswith("image.")}
+    return weights | {f"image.{name}": value for name, value in config.tower.adapted(tower, old.tower).items()}
+
+
+def _new_head(old: PictureModelConfig, config: PictureModelConfig) -> bool:
+    if not isinstance(old, ClassifierConfig) or not isinstance(config, ClassifierConfig):
+        return False
+    heads = [(c.classes, c.class_names, c.pre_logits) for c in (old, config)]
+    return heads[0] != heads[1]
+
+
+def with_classes(config: ModelConfig, names: tuple[str, ...]) -> ModelConfig:
+    """A classifier that leaves its classes to the data gets those; ValueError where it has others."""
+    if not isinstance(config, ClassifierConfig):
+        return config
+    if not config.classes:
+        if not names:
+            raise ValueError("model.classes: the data has bare numbers as labels, so say how many classes there are")
+        return replace(config, classes=len(names), class_names=names)
+    if names and (config.class_names or names) != names:
+        raise ValueError(
+            f"model.class_names: {_some(config.class_names)}, but the data has {_some(names)}; "
+            "for a new head on the `initial` model's tower, set model={kind: classifier}"
+        )
+    if len(names) > config.classes:
+        raise ValueError(f"model.classes: {config.classes}, but the data has {len(names)}; leave it out")
+    return config if config.class_names or len(names) != config.classes else replace(config, class_names=names)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"

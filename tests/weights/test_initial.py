@@ -1,0 +1,74 @@
+"""A known model as the beginning of another."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pictura.models.classifier import ClassifierConfig
+from pictura.models.clip import CLIP
+from pictura.models.mixer import MixerConfig
+from pictura.models.vit import ViTConfig
+from pictura.weights.initial import inherited, of_size, started, with_classes
+
+TOWER = ViTConfig(image_size=16, patch_size=8, width=24, depth=1, heads=3)
+
+
+def test_a_new_head_on_the_tower_of_a_clip(make: Callable[..., CLIP]) -> None:
+    clip = make()
+    config = started(clip.config, ClassifierConfig(classes=3), 48)
+    assert isinstance(config, ClassifierConfig)
+    assert config.tower == replace(clip.config.tower, image_size=48)
+    assert (config.mean, config.std, config.classes) == (clip.config.mean, clip.config.std, 3)
+    fresh = config.build()
+    weights = inherited(clip, config, fresh)
+    assert weights.keys() == fresh.state_dict().keys()
+    assert weights["image.pos_embed"].shape == (1, 37, 64)
+    assert torch.equal(weights["image.blocks.1.mlp.fc1.weight"], clip.state_dict()["image.blocks.1.mlp.fc1.weight"])
+    assert not weights["head.weight"].any()
+
+
+def test_the_same_classes_keep_the_head_and_others_get_a_new_one() -> None:
+    names = ("cat", "dog")
+    old = ClassifierConfig(image=TOWER, classes=2, class_names=names).build()
+    torch.nn.init.normal_(old.head.weight)  # type: ignore[union-attr]
+    same = with_classes(started(old.config, None, 16), names)
+    assert torch.equal(inherited(old, same, same.build())["head.weight"], old.state_dict()["head.weight"])
+    other = with_classes(started(old.config, ClassifierConfig(), 16), ("cat", "dog", "cow"))
+    assert not inherited(old, other, other.build())["head.weight"].any()
+    with pytest.raises(ValueError, match=r"2 classes \(cat, dog\), but the data has 3 .*set model="):
+        with_classes(started(old.config, None, 16), ("cat", "dog", "cow"))
+
+
+def test_the_layer_below_the_head_goes_with_it() -> None:
+    old = ClassifierConfig(image=TOWER, classes=2, pre_logits=8).build()
+    new = started(old.config, ClassifierConfig(classes=2), 16)
+    weights = inherited(old, new, new.build())
+    assert "pre_logits.fc.weight" not in weights and weights["head.weight"].shape == (2, 24)
+
+
+def test_bare_numbers_as_labels_need_to_be_told_how_many_there_are() -> None:
+    with pytest.raises(ValueError, match=r"model\.classes: the data has bare numbers"):
+        with_classes(ClassifierConfig(image=TOWER), ())
+    assert with_classes(ClassifierConfig(image=TOWER, classes=5), ()) == ClassifierConfig(image=TOWER, classes=5)
+    with pytest.raises(ValueError, match=r"model\.classes: 1, but the data has 2"):
+        with_classes(ClassifierConfig(image=TOWER, classes=1), ("a", "b"))
+
+
+def test_a_mixer_of_twice_the_size_treats_each_quarter_as_it_treated_a_picture() -> None:
+    torch.manual_seed(0)
+    small = MixerConfig(image_size=16, patch_size=4, width=12, depth=2, tokens=6, channels=20)
+    old = ClassifierConfig(image=small).build().eval()
+    for parameter in old.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    config = of_size(old.config, 32)
+    assert config.tower.tokens == 24  # type: ignore[attr-defined]
+    new = config.build().eval()
+    new.load_state_dict(inherited(old, config, new))
+    quarters = torch.randn(4, 3, 16, 16)
+    rows = [torch.cat([quarters[i], quarters[i + 1]], 2) for i in (0, 2)]
+    found = new.encode_image(torch.cat(rows, 1)[None])
+    torch.testing.assert_close(found[0], old.encode_image(quarters).mean(0), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"view\.image_size: 24 .*grows to its multiples only, such as 32 or 48"):
+        of_size(old.config, 24)
