@@ -360,7 +360,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "train --resume runs/demo training.steps=30 model.embed_dim=8",
         r"step-000020: .*resume with the recipe it was trained with",
     ),
-    "no model": ("classify runs/none a.png --labels a,b", r"runs/none: there is no such folder; give the path"),
+    "no model": ("classify runs/none/model a.png --labels a,b", r"none/model: there is no such folder; give the path"),
     "a run for a model": ("classify runs/demo a.png --labels a,b", r"its model is in runs/demo/model"),
     "broken weights": ("classify broken a.png --labels a,b", r"broken/model\.safetensors: damaged or cut short"),
     "not a picture": ("classify runs/demo/model labels.txt --labels a,b", r"labels\.txt: not a picture"),

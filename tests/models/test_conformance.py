@@ -211,15 +211,15 @@ def test_compile_takes_it_whole(config: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch asks for it itself, where a block begins
 @pytest.mark.parametrize("config", BY_KIND.values(), ids=label)
-def test_compiled_it_computes_the_same(config: Any) -> None:
-    """Evaluation and gradients, compiled as they are for training."""
-    model, peer = built(config), built(config)
+def test_compiled_it_trains_the_same(config: Any) -> None:
+    """Outputs, gradients and running statistics, compiled as they are for training."""
+    model, peer = built(config).train(), built(config).train()
     torch.compiler.reset()
     compile_blocks(model)
-    with torch.no_grad():
-        torch.testing.assert_close(outputs(model), outputs(peer), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs(model), outputs(peer), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.state_dict(), peer.state_dict(), rtol=1e-4, atol=1e-4)
     for one in (model, peer):
-        loss(one.train()).backward()
+        loss(one).backward()
     for (name, a), (_, b) in zip(model.named_parameters(), peer.named_parameters(), strict=True):
         if b.grad is not None:
             assert a.grad is not None and (a.grad - b.grad).norm() <= 1e-3 * b.grad.norm() + 1e-4, name

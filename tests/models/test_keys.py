@@ -11,7 +11,7 @@ from pictura.config import sized
 from pictura.weights.folder import empty
 from tests.models.small import BY_KIND
 
-WRITE = "python -m tests.models.test_keys"
+WRITE = ".venv/bin/python -m tests.models.test_keys"
 KEYS = Path(__file__).parent / "keys"
 
 
@@ -37,11 +37,11 @@ def test_names_of_weights_are_an_interface(kind: str) -> None:
     file, found = KEYS / f"{kind}.txt", listing(BY_KIND[kind])
     expected = file.read_text() if file.exists() else ""
     change = "\n".join(difflib.unified_diff(expected.splitlines(), found.splitlines(), str(file), "now", lineterm=""))
-    assert found == expected, f"names or shapes have changed; if folders may become unreadable: {WRITE}\n{change}"
+    assert found == expected, f"not as listed; for a new model, or if folders may become unreadable: {WRITE}\n{change}"
 
 
 def test_every_list_of_names_has_a_model() -> None:
-    assert {file.stem for file in KEYS.iterdir()} == BY_KIND.keys()
+    assert {file.stem for file in KEYS.iterdir()} <= BY_KIND.keys()
 
 
 if __name__ == "__main__":

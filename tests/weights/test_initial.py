@@ -10,6 +10,7 @@ from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIP
 from pictura.models.mixer import MixerConfig
 from pictura.models.vit import ViTConfig
+from pictura.weights.folder import unfit
 from pictura.weights.initial import inherited, of_size, started, with_classes
 
 TOWER = ViTConfig(image_size=16, patch_size=8, width=24, depth=1, heads=3)
@@ -72,3 +73,16 @@ def test_a_mixer_of_twice_the_size_treats_each_quarter_as_it_treated_a_picture()
     torch.testing.assert_close(found[0], old.encode_image(quarters).mean(0), atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=r"view\.image_size: 24 .*grows to its multiples only, such as 32 or 48"):
         of_size(old.config, 24)
+
+
+def test_a_tower_of_another_kind_or_of_a_size_that_cannot_be_is_no_crash() -> None:
+    """Whoever loads the weights then says what does not fit."""
+    mixer = ClassifierConfig(image=MixerConfig(image_size=16, patch_size=4, width=24, depth=1, tokens=6), classes=2)
+    vit = ClassifierConfig(image=replace(TOWER, image_size=32), classes=2)
+    for old, new in ((mixer, vit), (vit, mixer)):
+        fresh = new.build()
+        assert unfit(inherited(old.build(), new, fresh), fresh.state_dict()).startswith("missing: image.")
+    for size in (8, 24):
+        other = replace(mixer, image=replace(mixer.tower, image_size=size))
+        with pytest.raises(ValueError, match=r"^model\.image\.image_size: a Mixer of 16 grows to its multiples only"):
+            inherited(mixer.build(), other, other.build())

@@ -93,6 +93,8 @@ def vit(state: State, *, heads: int | None = None, **told: Any) -> dict[str, Any
     hidden = shape(state, "image.blocks.0.mlp.fc1.weight", 2)[0]
     stem, stride = _stem(state)
     grid = square(shape(state, "image.pos_embed", 3)[1] - ("image.cls_token" in state), "image.pos_embed")
+    if "image.norm_pre.weight" not in state:  # which takes the place of the bias in CLIP's towers
+        require(state, ["image.patch_embed.proj.bias"], "a ViT")
     return {
         "kind": "vit",
         "image_size": grid * kernel * stride,

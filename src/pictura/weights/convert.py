@@ -154,8 +154,8 @@ def left_behind(written: Written, config: PictureModelConfig, to: str) -> list[s
         raise ValueError(f"{to} has no place for {', '.join(sorted(strange)[:4])}")
     ours, theirs = _facts(config), _facts(again)
     lost = {key: value for key, value in ours.items() if value is not None and theirs.get(key) != value}
-    if wrong := [f"{key}: {value}, but {theirs.get(key)}" for key, value in lost.items() if key not in AROUND]:
-        raise ValueError(f"{to} has no place for {'; '.join(wrong)}")
+    if wrong := [f"{key}: {value} (there it is {theirs.get(key)})" for key, value in lost.items() if key not in AROUND]:
+        raise ValueError(f"{to} has no place for {', '.join(wrong)}")
     words = [key if key == "class_names" else f"{key}: {getattr(config, key)}" for key in lost]
     return [f"{to} has no place for {', '.join(words)}"] if words else []
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pictura.config import load, to_yaml
+from pictura.config.messages import explain
 from pictura.data.text import Tokenizer
 from pictura.models.base import ImageTowerConfig, ModelConfig, TextTowerConfig
 
@@ -103,7 +104,10 @@ def load_folder(
 
 def assembled(config: ModelConfig, state: Mapping[str, Tensor], misfit: str) -> nn.Module:
     """The model with these weights as its own. ValueError, beginning with `misfit`, where they are not."""
-    model = empty(config)
+    try:
+        model = empty(config)
+    except (RuntimeError, ArithmeticError) as error:  # sizes that no tensor can have
+        raise ValueError(f"{misfit}: {explain(error)}") from error
     if problems := unfit(state, model.state_dict()):
         raise ValueError(f"{misfit}: {problems}")
     if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in state):

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pictura.config import to_dict
+from pictura.config.messages import nearest
 from pictura.data.text import Tokenizer
 from pictura.data.vocabularies import CLIP_TOKENS, CLIPTokenizerConfig, FileTokenizerConfig
 from pictura.models.base import TextTowerConfig
@@ -30,6 +32,7 @@ WEIGHTS = {  # by what says whose they are, in the order of preference
 }
 SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt")
 TOLD = (*WEIGHTS, "preprocessor_config.json", "processor_config.json", "torchvision.json")  # what families read
+LARGEST = 2**31  # number in a configuration
 LARGEST_JSON = 64 * 2**20  # bytes; a vocabulary fits
 
 
@@ -43,12 +46,16 @@ def load_model(
     tensors that are missing, unexpected, of another shape or not finite.
     """
     place = _place(path)
+    if place.suffix in SUFFIXES and not place.exists():
+        beside_it = [file.name for file in place.parent.glob("*")]
+        raise ValueError(f"{place}: there is no such file{nearest(place.name, beside_it)}")
     if (place / CONFIG).is_file() or not place.exists():
         return load_folder(place, device, dtype)
     file = weights_in(place) if place.is_dir() else place
     if file is None:
         return load_folder(place, device, dtype)
     config, state = _read(Found(file=file, state=_state(file), beside=beside(file.parent)))
+    _check_sizes(config, len(state), file)
     tokenizer = _tokenizer(file.parent, config)
     _settle(state, device, dtype)
     precision = ", in float16" if dtype is torch.float16 else ""  # whose largest number is 65,504
@@ -60,7 +67,8 @@ def _place(path: Path | str) -> Path:
     place = Path(path).expanduser()
     if place.name == OURS and (place.parent / CONFIG).is_file():
         return place.parent
-    if place.exists() or not is_name(str(path)):
+    moved = place.with_name(f".old-{place.name}") if place.name else place  # by a save that was killed
+    if place.exists() or moved.is_dir() or not is_name(str(path)):
         return place
     try:
         return fetch(str(path))
@@ -141,7 +149,23 @@ def family_of(found: Found) -> Family:
 
 
 def _state(file: Path) -> dict[str, Tensor]:
-    return read_sharded(file) if file.name == INDEX else read_tensors(file)
+    state = read_sharded(file) if file.name == INDEX else read_tensors(file)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.dtype not in FLOATING:  # its scale lies somewhere else
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"{file}: {name} is {kind}, quantised; take the weights that this file was made from")
+    return state
+
+
+def _check_sizes(config: PictureModelConfig, tensors: int, file: Path) -> None:
+    """ValueError for numbers with which building a model, to compare it with the file, would take for ever or fail."""
+    for tower, values in to_dict(config).items():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            number = sum(value) if key == "layers" else value
+            if key in ("depth", "layers") and number > tensors:
+                raise ValueError(f"{file}: {tower}.{key}: {number:,} blocks, but there are {tensors:,} tensors")
+            if isinstance(number, int) and number > LARGEST:
+                raise ValueError(f"{file}: {tower}.{key}: {number:,} is larger than that of any model")
 
 
 def _read(found: Found) -> tuple[PictureModelConfig, dict[str, Tensor]]:

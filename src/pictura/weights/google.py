@@ -195,10 +195,14 @@ def _fused(theirs: State) -> dict[str, Tensor]:
     for block, part in blocks:
         names = [f"{BLOCK.format(block)}/{ATTENTION}/{one}/{part}" for one in ("query", "key", "value")]
         require(theirs, names, "google's ViT")
+        three = [theirs[name] for name in names]
+        if len({tensor.shape for tensor in three}) > 1 or (part == "kernel" and three[0].dim() != 3):
+            shapes = ", ".join(str(list(tensor.shape)) for tensor in three)
+            raise ValueError(f"{', '.join(names)} are {shapes}, where three of one shape were expected")
         if part == "bias":
-            out[f"image.blocks.{block}.attn.qkv.bias"] = torch.cat([theirs[name].flatten() for name in names])
+            out[f"image.blocks.{block}.attn.qkv.bias"] = torch.cat([tensor.flatten() for tensor in three])
         else:
-            out[f"image.blocks.{block}.attn.qkv.weight"] = torch.cat([theirs[name].flatten(1).T for name in names])
+            out[f"image.blocks.{block}.attn.qkv.weight"] = torch.cat([tensor.flatten(1).T for tensor in three])
     return out
 
 

@@ -108,7 +108,7 @@ def config_of(state: State, json: Json | None) -> ClassifierConfig:
     json = json or {}
     if "pre_logits.fc.weight" in state and (act := json.get("pooler_act", "tanh")) != "tanh":
         raise ValueError(f"pooler_act: {act!r} is not tanh, which our pre_logits have")
-    names = _class_names(json, len(state.get("head.bias", ())))
+    names = _class_names(json, state["head.bias"].numel() if "head.bias" in state else 0)
     return classifier(image, state, class_names=names, resize="squash", interpolation="bilinear")
 
 

@@ -52,8 +52,9 @@ class Layout:
         require(state, [theirs for ours, theirs in self.names.items() if ours not in self.optional], self.whose)
         names = {theirs: ours for ours, theirs in self.names.items()}
         ours = renamed(state, names, self.ours)
-        ours |= {name: ours[name].reshape(()) for name in SCALARS if name in ours}  # (1) where FSDP wrote it
-        ours |= {name: ours[name].T.contiguous() for name in self.transposed}
+        # a scalar is (1) where FSDP wrote it; what is of no such shape is left to be reported
+        ours |= {name: ours[name].reshape(()) for name in SCALARS if name in ours and ours[name].numel() == 1}
+        ours |= {name: ours[name].T.contiguous() for name in self.transposed if ours[name].dim() == 2}
         return ours | {name: ours[name][(None,) * axes] for name, axes in self.leading.items()}
 
     def write(self, state: State) -> dict[str, Tensor]:
