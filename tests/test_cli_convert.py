@@ -20,7 +20,7 @@ from pictura.cli import main
 from pictura.config import load
 from pictura.data.bpe import TrainTokenizerConfig
 from pictura.models.base import ModelConfig
-from pictura.weights.convert import convert
+from pictura.weights.convert import convert, targets
 from pictura.weights.folder import empty, save_folder
 from pictura.weights.foreign import load_model
 from tests.test_cli import fails
@@ -309,3 +309,11 @@ def test_as_a_user_starts_it(place: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"pictura convert: \S+model\.pth: {EVIL}.*\n", done.stderr)
     assert not Path("ran").exists()
+
+
+def test_the_help_names_every_project(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["convert", "-h"])
+    told = " ".join(capsys.readouterr().out.split())
+    *most, last = targets()
+    assert f"--to TO {', '.join(most)} or {last}" in told

@@ -23,7 +23,7 @@ from pictura.recipe import Recipe, enough_memory, prepare, recipes
 from pictura.training.flops import count_flops
 from pictura.training.loop import Trainer
 from pictura.training.memory import MemoryPeak
-from pictura.training.progress import measured_peak
+from pictura.training.progress import Progress, measured_peak
 from pictura.weights.folder import empty
 
 TITLES = {
@@ -138,17 +138,23 @@ def cells(row: str | Mapping[str, Any]) -> tuple[str, ...]:
 def models() -> dict[str, dict[str, Any]]:
     """Every named size, of whole models and of towers for pictures: its parameters, the arithmetic of one picture (and
     one caption of full length, where it reads any), its paper."""
+    named = [
+        (f"{kind} {size}", cls, size)
+        for base in (ModelConfig, ImageTowerConfig)
+        for kind, cls in kinds(base).items()
+        for size in getattr(cls, "sizes", {})
+    ]
     rows = {}
-    for base in (ModelConfig, ImageTowerConfig):
-        for kind, cls in kinds(base).items():
-            for size in getattr(cls, "sizes", {}):
-                config: Any = sized(cls, size)
-                module = empty(config)
-                rows[f"{kind} {size}"] = {
-                    "parameters": sum(p.numel() for p in module.parameters()),
-                    "gflops": forward_flops(module, config) / 1e9,
-                    "source": "ours" if size in getattr(cls, "ours", ()) else source_of(cls),
-                }
+    with Progress(len(named), unit="models", description="counting") as progress:
+        for number, (name, cls, size) in enumerate(named, 1):
+            config: Any = sized(cls, size)
+            module = empty(config)
+            rows[name] = {
+                "parameters": sum(p.numel() for p in module.parameters()),
+                "gflops": forward_flops(module, config) / 1e9,
+                "source": "ours" if size in getattr(cls, "ours", ()) else source_of(cls),
+            }
+            progress.update(number)
     return rows
 
 
