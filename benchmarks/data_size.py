@@ -24,7 +24,7 @@ from typing import Any
 from . import report
 from .harness import machine
 
-RESULTS = report.RESULTS / "data_size.jsonl"
+RESULTS = report.RESULTS / "trained" / "data_size.jsonl"
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- data size -->", "<!-- /data size -->"
 

@@ -22,7 +22,7 @@ from typing import Any
 from . import report
 from .harness import machine
 
-RESULTS = report.RESULTS / "transfer.jsonl"
+RESULTS = report.RESULTS / "trained" / "transfer.jsonl"
 PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 BEGIN, END = "<!-- transfer -->", "<!-- /transfer -->"
 ADAMW = ["optimizer.kind=adamw", "optimizer.lr=1e-3", "optimizer.weight_decay=0.1"]
