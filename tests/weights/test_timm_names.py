@@ -71,10 +71,7 @@ NAMED: dict[str, tuple[type[ImageTowerConfig], str, dict[str, Any]]] = {
         name: (ViTConfig, size, {"eps": 1e-5, "pre_norm": True, "stem": PatchStemConfig(bias=False)})
         for name, size in timm_names.CLIPS.items()
     },
-    **{
-        name: (ViTConfig, size, {"stem": ResNetStemConfig(layers=layers)})
-        for name, (size, layers) in timm_names.HYBRIDS.items()
-    },
+    **{name: (ViTConfig, size, {}) for name, size in timm_names.HYBRIDS.items()},
     **{name: (MixerConfig, size, {}) for name, size in timm_names.MIXERS.items()},
     **{name: (ResNetConfig, size, {}) for name, size in timm_names.RESNETS.items()},
 }

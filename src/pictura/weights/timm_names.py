@@ -3,10 +3,9 @@
 timm builds its models from these (timm 1.0, models/_hub.py, `load_model_config_from_path`).
 """
 
-from dataclasses import replace
 from typing import Any
 
-from pictura.config import sized
+from pictura.config import sized, to_dict
 from pictura.layers.resnet_stem import ResNetStemConfig
 from pictura.layers.stems import PatchStemConfig
 from pictura.models.base import ImageTowerConfig
@@ -33,10 +32,10 @@ CLIPS = {
     name.replace("_224", "_clip_224"): VITS[name] for name in VITS if VITS[name] in ("B/16", "B/32", "L/14", "H/14")
 }
 HYBRIDS = {
-    "vit_tiny_r_s16_p8_224": ("Ti/32", ()),
-    "vit_small_r26_s32_224": ("S/32", (2, 2, 2, 2)),
-    "vit_base_r50_s16_224": ("B/16", (3, 4, 9)),
-    "vit_large_r50_s32_224": ("L/32", (3, 4, 6, 3)),
+    "vit_tiny_r_s16_p8_224": "R+Ti/16",
+    "vit_small_r26_s32_224": "R26+S/32",
+    "vit_base_r50_s16_224": "R50+B/16",
+    "vit_large_r50_s32_224": "R50+L/32",
 }
 MIXERS = {
     f"mixer_{size.replace('/', '').lower()}_224": size for size in ("B/16", "B/32", "S/16", "S/32", "L/16", "L/32")
@@ -121,13 +120,10 @@ def _hybrid(tower: ViTConfig, stem: ResNetStemConfig) -> tuple[str, Args]:
     for key, value, has in (("eps", tower.eps, 1e-6), ("pre_norm", tower.pre_norm, False)):
         if value != has:
             raise ValueError(f"image.{key}: {value}, but timm's hybrids have {has}")
-    named = {
-        name: replace(sized(ViTConfig, size), stem=ResNetStemConfig(layers=layers))
-        for name, (size, layers) in HYBRIDS.items()
-        if layers == stem.layers
-    }
+    hybrids = {name: sized(ViTConfig, size) for name, size in HYBRIDS.items()}
+    named = {name: config for name, config in hybrids.items() if config.stem == stem}
     if not named:
-        there = ", ".join(str(list(layers)) for _, layers in HYBRIDS.values())
+        there = ", ".join(str(to_dict(config.stem)["layers"]) for config in hybrids.values())
         raise ValueError(f"image.stem.layers: {list(stem.layers)}; timm has hybrids of {there}")
     stride = stem.stride
     return _nearest(_vit_args(tower, stride), {name: _vit_args(config, stride) for name, config in named.items()})
