@@ -1,6 +1,5 @@
 """`subset`: a part of a source, the same share of every class: what fewer pictures would have been worth."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,13 +53,6 @@ class Subset(Source):
 
     def captions(self, index: int) -> list[str]:
         return self.source.captions(int(self.indices[index]))
-
-    def all_captions(self) -> Iterator[str]:
-        for index in range(len(self)):
-            try:
-                yield from self.captions(index)
-            except BadSample:
-                continue
 
 
 def labels_of(source: Source) -> npt.NDArray[np.int64]:

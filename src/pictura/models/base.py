@@ -27,7 +27,7 @@ def check_share(**values: float) -> None:
 def check_heads(heads: int, width: int) -> None:
     """`heads` divides `width`; else a ValueError with a number that does."""
     if heads < 1 or width % heads:
-        fit = next(h for h in range(max(1, heads), 0, -1) if width % h == 0)
+        fit = next(h for h in range(max(1, min(heads, width)), 0, -1) if width % h == 0)
         raise ValueError(f"heads: {heads} does not divide width {width}; try {fit}")
 
 
