@@ -521,6 +521,7 @@ def test_sizes_that_no_model_can_have_are_found_before_it_is_built(made: Callabl
         ("num_hidden_layers", 10**9, r"image\.depth: 1,000,000,000 blocks, but there are \d+ tensors"),
         ("hidden_size", 2**42, r"image\.width: 4,398,046,511,104 is larger than that of any model"),
         ("intermediate_size", 2**62, r"does not fit the configuration that goes with it: "),
+        ("num_attention_heads", 2**62, r"image\.heads: \d+ does not divide width 64; try 64"),
         ("image_size", 2**30, r"does not fit the configuration that goes with it: of another shape: image\.pos_embed"),
     ):
         file.write_text(json.dumps(config | {key: value}))
