@@ -419,3 +419,18 @@ def test_tensors_that_are_refused(change: Callable[[dict[str, Any]], object], co
     change(state)
     with pytest.raises(ValueError, match=complaint):
         FAMILY.read(found(state))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"pretrained_cfg": {"input_size": [3, [32], {"a": 1}]}},
+        {"pretrained_cfg": {"crop_mode": ["center"]}},
+        {"label_names": [["a"], {"b": 1}]},
+    ],
+)
+def test_a_configuration_of_other_types_is_no_crash(odd: dict[str, Any]) -> None:
+    config = ClassifierConfig(image=ViTConfig(image_size=32, patch_size=16, width=64, depth=1, heads=1), classes=2)
+    state = {name.removeprefix("image."): tensor for name, tensor in config.build().state_dict().items()}
+    with pytest.raises(ValueError, match=r"input_size|crop_mode|label_names"):
+        Timm().read(found(state, config={"architecture": "vit_tiny_patch16_224", **odd}))

@@ -173,10 +173,10 @@ def _vit(state: State, json: Json) -> dict[str, Any]:
 def _size(json: Json) -> int | None:
     """Pixels on a side, where the configuration says so. ValueError where they make no square."""
     size = section(json, "model_args").get("img_size") or section(json, "pretrained_cfg").get("input_size")
-    sides = set(size[-2:] if isinstance(size, list | tuple) else [size])
-    if len(sides) > 1 or not all(side is None or isinstance(side, int) for side in sides):
+    sides = size[-2:] if isinstance(size, list | tuple) else [size]
+    if not all(side is None or isinstance(side, int) for side in sides) or len(set(sides)) > 1:
         raise ValueError(f"input_size: {size!r} is no square of whole pixels")
-    return sides.pop() if sides else None
+    return sides[0] if sides else None
 
 
 def _with_class_row(state: State) -> dict[str, Tensor]:
@@ -191,11 +191,13 @@ def _pictures(kind: str, json: Json) -> dict[str, Any]:
     """How pictures are prepared, and the names of classes."""
     given = {key: value for key, value in section(json, "pretrained_cfg").items() if value is not None}
     given = DEFAULT | ({} if json else ALONE.get(kind, {})) | given
-    if given["crop_mode"] not in RESIZE:
+    if given["crop_mode"] not in list(RESIZE):  # a list, as it may be something that cannot be a key
         raise ValueError(f"crop_mode: {given['crop_mode']!r} is none of {', '.join(RESIZE)}")
     found = {key: given[key] for key in ("mean", "std", "interpolation")}
     found |= {"crop": given["crop_pct"], "resize": RESIZE[given["crop_mode"]]}
     words = section(json, "label_descriptions") or section(given, "label_descriptions")
     if isinstance(names := json.get("label_names") or given.get("label_names"), list):
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"label_names: {names!r:.80} are not all words")
         found["class_names"] = [words.get(name, name) for name in names]
     return found
