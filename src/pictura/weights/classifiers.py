@@ -135,6 +135,7 @@ def shape(state: State, name: str, axes: int) -> tuple[int, ...]:
 
 
 def is_square(patches: int) -> bool:
+    """Whether so many patches make one."""
     return isqrt(max(0, patches)) ** 2 == patches > 0
 
 

@@ -66,6 +66,7 @@ class Layout:
 
 
 def renamed(state: State, names: Mapping[str, str], whose: str) -> dict[str, Tensor]:
+    """Tensors under their new names; `{}` stands for the number of a block. ValueError names those without a place."""
     out: dict[str, Tensor] = {}
     strange: list[str] = []
     for name, tensor in state.items():
@@ -81,6 +82,7 @@ def renamed(state: State, names: Mapping[str, str], whose: str) -> dict[str, Ten
 
 
 def require(state: State, names: Iterable[str], whose: str) -> None:
+    """ValueError names those of `names` that are not there; names of numbered blocks are passed over."""
     missing = sorted(name for name in names if "{}" not in name and name not in state)
     if missing:
         raise ValueError(f"{whose} needs {_some(missing)}, which {'is' if len(missing) == 1 else 'are'} not there")

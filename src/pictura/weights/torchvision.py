@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pictura.data.views import CropConfig
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.pictures import PictureModelConfig
 from pictura.models.resnet import ResNetConfig
@@ -168,7 +169,7 @@ def _resnet_arguments(config: ClassifierConfig, tower: ResNetConfig) -> dict[str
 def _transforms(config: ClassifierConfig) -> dict[str, Any]:
     """Of torchvision's `ImageClassification`; two numbers to resize to, where that preset takes one, squash."""
     size = config.tower.image_size
-    resized = round(size / config.crop)
+    resized = CropConfig(image_size=size, crop=config.crop).resized_to
     return {
         "crop_size": size,
         "resize_size": [resized, resized] if config.resize == "squash" else resized,
