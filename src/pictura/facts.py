@@ -49,7 +49,8 @@ def plan(recipe: Recipe) -> dict[str, float | int | None]:
     prepared = prepare(replace(recipe, evaluation={}))
     trial = replace(recipe.training, evaluate_every=None)
     with tempfile.TemporaryDirectory() as scratch, enough_memory(recipe, device):
-        trainer = Trainer(prepared.task, trial, recipe.optimizer, recipe.schedule, Path(scratch), device=device)
+        optimizer = recipe.optimizer.scaled(recipe.loader.batch_size)
+        trainer = Trainer(prepared.task, trial, optimizer, recipe.schedule, Path(scratch), device=device)
         with closing(prefetch(prepared.batches.iterate(), device)) as batches:
             flops = count_flops(trainer.task, {key: value[:2] for key, value in next(batches).items()})
             ahead = recipe.loader.workers * recipe.loader.prefetch

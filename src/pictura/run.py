@@ -87,7 +87,8 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, say: Say = logger.inf
 
 def trainer_of(prepared: Prepared, folder: Path, device: torch.device) -> Trainer:
     r = prepared.recipe
-    return Trainer(prepared.task, r.training, r.optimizer, r.schedule, folder, seed=r.seed, device=device)
+    optimizer = r.optimizer.scaled(r.loader.batch_size)  # the recipe stays as it was given, so it is scaled once
+    return Trainer(prepared.task, r.training, optimizer, r.schedule, folder, seed=r.seed, device=device)
 
 
 def keep_bad(prepared: Prepared, folder: Path) -> None:

@@ -4,17 +4,19 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from pictura.config import Config
+from pictura.training.lars import LARS
 
 Named = tuple[str, Tensor, float]  # name, parameter, rate
 PIECE = 2**20
 """Parameters that are stepped at once on a CPU, about."""
+HEAD = re.compile(r"(^|\.)head\.(weight|bias)$")  # of a classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +25,15 @@ class OptimizerConfig(Config, ABC):
 
     layer_decay: each layer below the top of its tower has this many times the rate of the one above it, and the stem
     the least (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2022: 0.65 to 0.9 for fine-tuning).
+
+    scaling: what the peak rate is at a batch of b. `none`: `lr`. `linear`: lr · b / 256 (Goyal et al. 2017; SimCLR with
+    0.3). `sqrt`: lr · √b (SimCLR, appendix B.1, with 0.075: better for small batches and short runs).
     """
 
     lr: float = 5e-4
     weight_decay: float = 0.2
     layer_decay: float = 1.0
+    scaling: Literal["none", "linear", "sqrt"] = "none"
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
@@ -36,6 +42,11 @@ class OptimizerConfig(Config, ABC):
             raise ValueError(f"weight_decay: {self.weight_decay} must be at least 0")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay: {self.layer_decay} must be above 0 and at most 1; try 0.75")
+
+    def scaled(self, batch_size: int) -> Self:
+        """The same with the peak rate for steps of `batch_size` examples, over all processes, as its `lr`."""
+        factor = {"none": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}[self.scaling]
+        return replace(self, lr=self.lr * factor, scaling="none")
 
     def build(self, named: Iterable[tuple[str, Tensor]]) -> "Together":
         """The optimiser over named parameters."""
@@ -94,6 +105,43 @@ class SGDConfig(OptimizerConfig):
         for piece in pieces(named):
             groups = decay_groups(piece, self.weight_decay)
             yield torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LARSConfig(OptimizerConfig):
+    """LARS (You, Gitman and Ginsburg 2017), in which SimCLR is trained with large batches; the defaults are SimCLR's,
+    for `scaling: linear`.
+
+    trust: the length of a step at rate 1, as a share of the length of the weights. Gains, biases and whatever else does
+    not decay do not adapt either, nor does a classifier's head (SimCLR's code); they step as in SGD.
+    """
+
+    kind: ClassVar[str] = "lars"
+
+    lr: float = 0.3
+    weight_decay: float = 1e-6
+    momentum: float = 0.9
+    trust: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: {self.momentum} must be at least 0 and below 1")
+        if not 0 < self.trust < math.inf:
+            raise ValueError(f"trust: {self.trust} must be above zero; try 0.001")
+
+    def parts(self, named: Sequence[Named]) -> Iterator[torch.optim.Optimizer]:
+        """Each with one reduction of norms over processes for each group."""
+        for piece in pieces(named):
+            adapting: dict[tuple[bool, float], list[Tensor]] = {}
+            for name, parameter, rate in piece:
+                adapts = decays(name, parameter) and not HEAD.search(name)
+                adapting.setdefault((adapts, rate), []).append(parameter)
+            groups = [
+                {"params": some, "lr": rate} | ({} if adapts else {"weight_decay": 0.0, "trust": None})
+                for (adapts, rate), some in adapting.items()
+            ]
+            yield LARS(groups, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum, trust=self.trust)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,15 +233,16 @@ def pieces(named: Iterable[Named]) -> Iterator[list[Named]]:
         yield piece
 
 
-def decay_groups(named: Iterable[Named], weight_decay: float) -> list[dict[str, Any]]:
-    """One group for each rate, and for what decays and what does not.
+def decays(name: str, parameter: Tensor) -> bool:
+    """Matrices decay; gains, biases, the class token and temperatures do not (paper, section 2.5; open_clip's rule)."""
+    return parameter.dim() >= 2 and not name.endswith("cls_token")
 
-    Matrices decay; gains, biases, the class token and temperatures do not (paper, section 2.5; open_clip's rule).
-    """
+
+def decay_groups(named: Iterable[Named], weight_decay: float) -> list[dict[str, Any]]:
+    """One group for each rate, and for what decays and what does not."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter, rate in named:
-        decays = parameter.dim() >= 2 and not name.endswith("cls_token")
-        groups.setdefault((weight_decay if decays else 0.0, rate), []).append(parameter)
+        groups.setdefault((weight_decay if decays(name, parameter) else 0.0, rate), []).append(parameter)
     return [
         {"params": some, "weight_decay": decay, "lr": rate}
         for (decay, rate), some in sorted(groups.items(), key=lambda item: item[0], reverse=True)
