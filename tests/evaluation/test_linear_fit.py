@@ -106,6 +106,13 @@ def test_blocks_change_nothing(solver: type[Fit], monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(solver(x, label, 4).at(0.01)(x), whole, atol=2e-5, rtol=0)
 
 
+def test_blocks_change_nothing_with_fewer_pictures_than_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, label = data(n=12, d=20)
+    whole = Ridge(x, label, 4).at(0.01)(x)
+    monkeypatch.setattr(linear_fit, "BLOCK", 5)
+    torch.testing.assert_close(Ridge(x, label, 4).at(0.01)(x), whole, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("solver", [Ridge, Logistic])
 def test_a_strength_means_the_same_at_every_scale_and_place(solver: type[Fit]) -> None:
     x, label = data()
@@ -190,6 +197,18 @@ def test_features_that_say_nothing(solver: linear_fit.Solver) -> None:
     assert linear(torch.ones(2, 3)).argmax(1).tolist() == [1, 1]
     linear, _ = fit(solver, torch.full((40, 3), torch.nan), label, 3)
     assert linear(torch.ones(2, 3)).isnan().all()
+
+
+@pytest.mark.parametrize("solver", ["ridge", "logistic"])
+def test_a_strength_that_is_given_is_taken(solver: linear_fit.Solver) -> None:
+    """And then one picture of each class will do."""
+    for x, label in (data(n=60), (torch.eye(4), torch.arange(4))):
+        linear, l2 = fit(solver, x, label, 4, 0.3)
+        expected = linear_fit.SOLVERS[solver](x, label, 4).at(0.3)
+        assert l2 == 0.3
+        assert torch.equal(linear.weight, expected.weight) and torch.equal(linear.bias, expected.bias)
+    linear, l2 = fit(solver, torch.full((4, 3), torch.nan), torch.arange(4), 4, 0.3)
+    assert l2 == 0.3 and linear(torch.ones(2, 3)).isnan().all()
 
 
 def test_one_picture_of_each_class_is_too_few() -> None:

@@ -73,21 +73,29 @@ class Fit(ABC):
 
 
 class Ridge(Fit):
-    """One decomposition serves all strengths: with z^T z / n = V E V^T, W = V (E + l2)^-1 V^T z^T onehot / n."""
+    """One decomposition serves all strengths: with z^T z / n = V E V^T, W = V (E + l2)^-1 V^T z^T onehot / n.
+
+    Of fewer pictures than features, that of z z^T / n = U E U^T: W = z^T U (E + l2)^-1 U^T onehot / n.
+    """
 
     def __init__(self, x: Tensor, label: Tensor, k: int) -> None:
         super().__init__(x, label, k)
-        d = x.shape[1]
-        gram, by_class = (x.new_zeros(rows, d, dtype=torch.float64) for rows in (d, k))
-        for rows, of in self.blocks():
-            gram += rows.T @ rows
-            by_class.index_add_(0, of, rows)
-        self.values, self.vectors = torch.linalg.eigh(gram / (len(x) * self.scale**2))
-        self.moment = self.vectors.T @ by_class.T / (len(x) * self.scale)
-        self.prior = label.bincount(minlength=k).double() / len(x)
+        n, d = x.shape
+        if n < d:
+            z = torch.cat([rows for rows, _ in self.blocks()]) / self.scale
+            self.values, vectors = torch.linalg.eigh(z @ z.T / n)
+            self.basis, self.moment = z.T @ vectors, vectors.T @ F.one_hot(label, k).double() / n
+        else:
+            gram, by_class = (x.new_zeros(rows, d, dtype=torch.float64) for rows in (d, k))
+            for rows, of in self.blocks():
+                gram += rows.T @ rows
+                by_class.index_add_(0, of, rows)
+            self.values, self.basis = torch.linalg.eigh(gram / (n * self.scale**2))
+            self.moment = self.basis.T @ by_class.T / (n * self.scale)
+        self.prior = label.bincount(minlength=k).double() / n
 
     def at(self, l2: float) -> Linear:
-        return self.linear(self.vectors @ (self.moment / (self.values.clamp(min=0) + l2)[:, None]), self.prior)
+        return self.linear(self.basis @ (self.moment / (self.values.clamp(min=0) + l2)[:, None]), self.prior)
 
 
 class Logistic(Fit):
@@ -145,17 +153,21 @@ def held_out(label: Tensor) -> Tensor:
     return place % HELD_OUT == 1
 
 
-def fit(solver: Solver, x: Tensor, label: Tensor, k: int) -> tuple[Linear, float]:
-    """x: [n d], label: [n] -> the classifier, and its l2, the best on pictures held out; of equals the strongest.
+def fit(solver: Solver, x: Tensor, label: Tensor, k: int, l2: float | None = None) -> tuple[Linear, float]:
+    """x: [n d], label: [n] -> the classifier, and its l2: as given, or the best on pictures held out; of equals the
+    strongest.
 
-    ValueError where no class has two pictures. Features that are not finite give a classifier that is never right.
+    ValueError where l2 is sought and no class has two pictures. Features that are not finite give a classifier that is
+    never right.
     """
     held = held_out(label)
-    if not held.any():
+    if l2 is None and not held.any():
         raise ValueError("there must be a class with two pictures, of which one is held out to choose l2")
     if not x.isfinite().all():
         nothing = x.new_full((x.shape[1] + 1, k), torch.nan, dtype=torch.float64)
-        return Linear(nothing[1:], nothing[0]), 10 ** POWERS[0]
+        return Linear(nothing[1:], nothing[0]), l2 or 10 ** POWERS[0]
+    if l2 is not None:
+        return SOLVERS[solver](x, label, k).at(l2), l2
     part, x_held, of_held = SOLVERS[solver](x[~held], label[~held], k), x[held], label[held]
     hits: dict[float, int] = {}
 

@@ -30,7 +30,7 @@ def shown(name: str, value: float) -> str:
     """A metric as a person writes it: shares in per cent, everything else with four figures."""
     if not math.isfinite(value):
         return "not finite"
-    if name.rsplit("/", 1)[-1].startswith(("top", "R@", "mean_per_class", "accuracy")):
+    if name.rsplit("/", 1)[-1].startswith(("top", "R@", "mean_per_class", "accuracy", "half_width")):
         return f"{100 * value:.1f} %"
     if value == int(value) and abs(value) < 1e6:
         return f"{int(value)}"

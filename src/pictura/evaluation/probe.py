@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from pictura.data.batches import Batch
 from pictura.data.source import Source, SourceConfig
 from pictura.evaluation.base import EvaluatorConfig
 from pictura.evaluation.embed import Embedder
-from pictura.evaluation.labelled import Labelled, check_labelled, matched, placed, words
+from pictura.evaluation.labelled import Labelled, check_labelled, matched
 from pictura.evaluation.linear_fit import Solver, fit
-from pictura.evaluation.reading import What
+from pictura.evaluation.taught import read_of, solving_device, taught
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +52,8 @@ class Probe(Labelled):
         self.order = matched(test.class_names, train.class_names, title, ("test", "train"))
 
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
-        of: What = "features" if self.layer is None else self.layer
-        features, labels = [], []
-        for rows, batch in embedder.walk(self.train, of):
-            features.append(rows)
-            labels.append(batch["label"])
-        if not features:
-            raise ValueError(f"{self.title}: the training data has no usable picture")
-        x, label = torch.cat(features), torch.cat(labels)
-        names = self.train.class_names or self.source.class_names
-        self.names = words(names, len(names) or int(label.max()) + 1)
-        label = placed(label, None, len(self.names), f"{self.title}: train")
-        device = embedder.device if embedder.device.type == "cuda" else torch.device("cpu")  # float64 is not everywhere
+        x, label, self.names = taught(embedder, self.train, self.source, self.layer, self.title)
+        device = solving_device(embedder)
         try:
             linear, l2 = fit(self.solver, x.to(device), label.to(device), len(self.names))
         except ValueError as error:
@@ -73,7 +62,7 @@ class Probe(Labelled):
         self.how = f"{self.solver} regression on features{layer} of {len(x):,} other pictures, l2 {l2:.2g}"
 
         def scored() -> Iterator[tuple[Tensor, Batch]]:
-            for rows, batch in embedder.walk(self.source, of):
+            for rows, batch in embedder.walk(self.source, read_of(self.layer)):
                 yield linear(rows).cpu(), batch
 
         yield from self.tally(scored(), linear.scale, self.order)
