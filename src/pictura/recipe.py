@@ -14,7 +14,7 @@ from pictura.config import Config, kinds
 from pictura.config import load as read_config
 from pictura.config.messages import explain, nearest
 from pictura.data.batches import Batches, LoaderConfig
-from pictura.data.reader import FROM_SOURCE
+from pictura.data.reader import FROM_SOURCE, GIVEN
 from pictura.data.source import Source, SourceConfig
 from pictura.data.text import Tokenizer, TokenizerConfig
 from pictura.data.views import CropConfig, ViewConfig
@@ -25,7 +25,7 @@ from pictura.evaluation.embed import Embedder
 from pictura.models.base import ModelConfig
 from pictura.models.clip import CLIPConfig
 from pictura.models.pictures import PictureModelConfig
-from pictura.objectives.base import Objective, ObjectiveConfig, Task
+from pictura.objectives.base import Objective, ObjectiveConfig, Task, weight_of
 from pictura.training.loop import TrainingConfig
 from pictura.training.optimizers import AdamWConfig, OptimizerConfig
 from pictura.training.schedules import CosineConfig, ScheduleConfig
@@ -125,7 +125,7 @@ def prepare(
             )
         initial, tokenizer = load_model(recipe.initial)
         assert isinstance(initial.config, ModelConfig)
-        config = started(initial.config, recipe.model, recipe.view.image_size)
+        config = started(initial.config, recipe.model, seen(recipe))
     elif not resumed and recipe.tokenizer is not None:
         tokenizer = same_everywhere(lambda: recipe.tokenizer.build(source.all_captions))  # type: ignore[union-attr]
     assert config is not None
@@ -146,8 +146,8 @@ def prepare(
         if problems := unfit(weights, model.state_dict()):
             raise ValueError(f"model: the weights of {recipe.initial} do not fit ({problems}); leave `model` out")
         model.load_state_dict(weights)
-    task = Task(model, objectives, {name: objective.weight for name, objective in recipe.objectives.items()})
-    check_view(recipe.view, config)
+    task = Task(model, objectives, {name: weight_of(objective) for name, objective in recipe.objectives.items()})
+    check_view(recipe, config)
     evaluators = {name: evaluator.build() for name, evaluator in recipe.evaluation.items()}
     view, needs = recipe.view.build(), task.needs
     batches = Batches(source, view, tokenizer, recipe.loader, seed=recipe.seed, rank=rank, world=world, needs=needs)
@@ -218,13 +218,30 @@ def fitted(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return replace(model, text=text)
 
 
-def check_view(view: ViewConfig, config: ModelConfig) -> None:
+def seen(recipe: Recipe) -> int:
+    """Side of the pictures that the model sees in training: the view's, unless objectives make views of their own."""
+    given = recipe.view.image_size
+    sizes = {}
+    for name, objective in recipe.objectives.items():
+        try:
+            sizes[name] = objective.image_size(given)
+        except ValueError as error:
+            raise ValueError(f"objectives.{name}.{error}") from error
+    if len(set(sizes.values())) > 1:
+        differ = ", ".join(f"{name} of {size}" for name, size in sizes.items())
+        raise ValueError(f"objectives: the model would see pictures of two sizes ({differ}); make their views alike")
+    return next(iter(sizes.values()), given)
+
+
+def check_view(recipe: Recipe, config: ModelConfig) -> None:
     """ValueError where pictures are prepared for training in another way than the model will ask for afterwards."""
     if not isinstance(config, PictureModelConfig):
         return
-    if view.image_size != config.tower.image_size:
+    view, size = recipe.view, seen(recipe)
+    if size != config.tower.image_size:
+        what = f"view.image_size: {size}" if size == view.image_size else f"objectives: views of {size} pixels"
         raise ValueError(
-            f"view.image_size: {view.image_size}, but model.image.image_size is {config.tower.image_size}; "
+            f"{what}, but model.image.image_size is {config.tower.image_size}; "
             "give both the same, or with `initial` the view's alone"
         )
     for key in ("resize", "interpolation", "crop"):
@@ -236,7 +253,7 @@ def check_view(view: ViewConfig, config: ModelConfig) -> None:
 def check_needs(objectives: Mapping[str, Objective], source: Source, config: SourceConfig) -> None:
     """ValueError where an objective needs what the data does not give, naming the kinds of data that can give it."""
     for name, objective in objectives.items():
-        for need in sorted(FROM_SOURCE.get(need, need) for need in objective.needs):
+        for need in sorted(FROM_SOURCE.get(need, need) for need in objective.needs - GIVEN):
             if need not in source.provides:
                 kind, gives = getattr(config, "kind", ""), ", ".join(sorted(source.provides)) or "nothing"
                 raise ValueError(

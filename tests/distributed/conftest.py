@@ -20,7 +20,8 @@ def in_processes(script: Path, folder: Path, world: int = 2, timeout: float = 11
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    common |= {"PYTHONPATH": str(Path(pictura.__file__).parents[1]), "CUDA_VISIBLE_DEVICES": ""}
+    paths = Path(pictura.__file__).parents[1], Path(__file__).parents[2]
+    common |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "CUDA_VISIBLE_DEVICES": ""}
     children = []
     for rank in range(world):
         environment = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}

@@ -61,3 +61,19 @@ def test_the_temperature_has_a_gradient(one_process: dict[str, dict[str, Any]]) 
     """What peers scale wrongly must be large enough here to be seen."""
     for case in one_process.values():
         assert abs(case["gradients"]["model.logit_scale"]) > 1e-2
+
+
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+def test_lars_adapts_by_the_norms_of_whole_weights(results: Results, mode: str) -> None:
+    """Norms of a shard alone would give other rates, and steps are long enough for that to be seen."""
+    expected = worker.lars_steps(worker.tiny_task("clip"), worker.whole_batch())
+    for name, value in expected["after"].items():
+        assert (value - expected["before"][name]).abs().max() > 1e-3, name
+    for result in results:
+        case = result["lars"][mode]
+        for what in ("after", "moments"):
+            assert case[what].keys() == expected[what].keys()
+            for name, value in expected[what].items():
+                torch.testing.assert_close(
+                    case[what][name], value, rtol=1e-5, atol=1e-5, msg=lambda m, n=name, w=what: f"{w} of {n}: {m}"
+                )

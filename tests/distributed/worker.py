@@ -26,9 +26,10 @@ from pictura.objectives.clip import CLIPObjectiveConfig
 from pictura.objectives.siglip import SigLIPObjectiveConfig
 from pictura.training.gradient_cache import cached_backward
 from pictura.training.loop import Trainer, TrainingConfig
-from pictura.training.optimizers import AdamWConfig
+from pictura.training.optimizers import AdamWConfig, LARSConfig
 from pictura.training.precision import Masters
 from pictura.training.schedules import ConstantConfig
+from tests.distributed import tasks
 
 BATCH, END = 8, 63
 LR, MAX_NORM = 0.1, 1.0
@@ -103,6 +104,24 @@ def equivalence() -> dict[str, Any]:
     return out
 
 
+def across() -> dict[tuple[str, str, bool], Any]:
+    """Metrics and gradients of this process's half of the batch of each of `tasks`."""
+    out = {}
+    share = tasks.BATCH // ranks.world()
+    for name, mode, cached in tasks.CASES:
+        module, batch = (
+            wrap(tasks.built(name), mode),
+            tasks.batch(slice(ranks.rank() * share, (ranks.rank() + 1) * share)),
+        )
+        if cached:
+            outcome = cached_backward(module, batch, micro_batch=3)
+        else:
+            outcome = module(batch)
+            outcome.loss.backward()
+        out[name, mode, cached] = {"metrics": ranks.mean(outcome.metrics), "gradients": gradients(module)}
+    return out
+
+
 def steps(mode: str, *, bf16: bool = False, locked: bool = False) -> dict[str, Any]:
     """Three AdamW steps, from weights that differ between processes before they are wrapped."""
     task = tiny_task("clip", seed=ranks.rank())
@@ -125,6 +144,20 @@ def steps(mode: str, *, bf16: bool = False, locked: bool = False) -> dict[str, A
     out["after"] = weights(module)
     out["sharded"] = [name for name, p in task.named_parameters() if isinstance(p, DTensor)]
     return out
+
+
+def lars_steps(module: nn.Module, batch: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Three steps of LARS at different rates, long ones: weights before and after, and what it remembers."""
+    before = weights(module)
+    optimizer = LARSConfig(lr=1.0, weight_decay=0.01, trust=0.1).build(unwrap(module).named_parameters())
+    for factor in (0.5, 1.0, 0.25):
+        optimizer.schedule(factor)
+        module(batch).loss.backward()
+        clip(module)
+        optimizer.step()
+        optimizer.zero_grad()
+    moments = {name: full(optimizer.moments(p)["momentum_buffer"]) for name, p in unwrap(module).named_parameters()}
+    return {"before": before, "after": weights(module), "moments": moments}
 
 
 def evaluation(mode: str) -> dict[str, Any]:
@@ -366,11 +399,13 @@ def main(folder: Path) -> None:
         "refusals": refusals(),
         "flags": replica_flags(),
         "equivalence": equivalence(),
+        "tasks": across(),
         "accumulated": {mode: plain_accumulation(mode) for mode in ("ddp", "fsdp")},
         "evaluation": {mode: evaluation(mode) for mode in ("ddp", "fsdp")},
         "steps": {mode: steps(mode) for mode in ("ddp", "fsdp")},
         "locked": {mode: steps(mode, locked=True) for mode in ("ddp", "fsdp")},
         "bf16": steps("fsdp", bf16=True),
+        "lars": {mode: lars_steps(wrap(tiny_task("clip"), mode), own_batch()) for mode in ("ddp", "fsdp")},
         "trained": {mode: trained(folder, mode) for mode in ("ddp", "fsdp")},
         "norms": {name: normalised(name, slice(4, 6) if started.rank else slice(4)) for name in NORMS},
         "lonely": lonely_value(),

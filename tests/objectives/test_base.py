@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pictura.config import kinds
 from pictura.objectives import base
-from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome, Task
+from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome, Task, weight_of
 
 
 class Square(Objective):
@@ -39,6 +39,14 @@ class Spread(Square):
 
     needs = frozenset({"x", "label"})
     across = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduled(ObjectiveConfig):
+    """For its weight."""
+
+    def build(self) -> Objective:
+        return Square()
 
 
 def task(**objectives: Objective) -> Task:
@@ -142,3 +150,23 @@ def test_a_config_needs_a_build() -> None:
 
     with pytest.raises(TypeError, match="build"):
         Half()
+
+
+def test_a_weight_follows_its_schedule() -> None:
+    found = {
+        done: Scheduled(weight=2.0, schedule=((0.1, 0.0), (0.3, 1.0))).weight_at(done) for done in (0, 0.1, 0.2, 0.9)
+    }
+    assert found == pytest.approx({0: 0.0, 0.1: 0.0, 0.2: 1.0, 0.9: 2.0})
+    assert weight_of(Scheduled(weight=2.0)) == 2.0
+    ours = task(a=Square())
+    ours.weights["a"] = weight_of(Scheduled(schedule=((0.0, 1.0), (1.0, 0.0))))
+    ours.done = 0.25
+    outcome = ours(BATCH)
+    torch.testing.assert_close(outcome.loss, 0.75 * outcome.metrics["a/loss"])
+    assert float(outcome.metrics["a/weight"]) == 0.75
+
+
+@pytest.mark.parametrize("points", [((0.5, 1.0), (0.2, 0.0)), ((0.0, 1.0), (0.0, 0.5)), ((0.0, 1.0), (1.5, 0.0))])
+def test_points_that_are_no_way_through_the_run_are_refused(points: tuple[tuple[float, float], ...]) -> None:
+    with pytest.raises(ValueError, match=r"schedule: .* must be points \[share of the run, factor\]"):
+        Scheduled(schedule=points)

@@ -16,7 +16,7 @@ from pictura.config import Config
 from pictura.data.faults import BadSamples
 from pictura.data.prefetch import Batch, prefetch
 from pictura.data.randomness import random_generator
-from pictura.data.reader import FROM_SOURCE, Job, Made, Reader, tensors
+from pictura.data.reader import FROM_SOURCE, GIVEN, Job, Made, Reader, tensors
 from pictura.data.source import BadSample, Example, Source
 from pictura.data.stream import Stream
 from pictura.data.text import Tokenizer
@@ -52,9 +52,10 @@ class LoaderConfig(Config):
 class Batches:
     """Training batches without end, in a new order in every epoch. An epoch is the whole batches in one permutation.
 
-    `needs`: batch keys ("image", "text", "label", or another that the source provides). A sample that cannot be read is
-    replaced by one drawn for it, so that batches keep their size, and counted in `bad`. Each of `world` processes gets
-    its rows of the same batch; of a `Stream`, its own tars. ValueError when the source cannot give what is needed.
+    `needs`: batch keys ("image", "text", "label", "seed", or another that the source provides). A sample that cannot be
+    read is replaced by one drawn for it, so that batches keep their size, and counted in `bad`. Each of `world`
+    processes gets its rows of the same batch; of a `Stream`, its own tars. ValueError when the source cannot give what
+    is needed.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ def _order(seed: int, epoch: int, size: int) -> npt.NDArray[np.uint32] | npt.NDA
 
 
 def _check_provided(source: Source, needs: frozenset[str]) -> None:
-    for need in sorted(needs):
+    for need in sorted(needs - GIVEN):
         provided = FROM_SOURCE.get(need, need)
         if provided not in source.provides:
             there = ", ".join(sorted(source.provides)) or "nothing"

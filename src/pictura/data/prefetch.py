@@ -11,7 +11,7 @@ from torch import Tensor
 
 Batch = dict[
     str, Any
-]  # image: uint8 [b c y x]; text: int64 [b t]; label, index: int64 [b]; key: list of b; further keys: lists of b
+]  # image: uint8 [b c y x]; text: int64 [b t]; label, index: int64 [b]; key, seed, further keys: lists of b
 
 
 def prefetch(batches: Iterator[Batch], device: torch.device | str, depth: int = 2) -> Generator[Batch, None, None]:

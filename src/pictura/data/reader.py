@@ -20,6 +20,7 @@ Made = tuple[Batch, list[tuple[str, str]]]  # a batch of arrays, image [b y x c]
 Fetch = Source | Mapping[int, Example]
 
 FROM_SOURCE = {"text": "captions"}  # batch keys that go by another name in a source
+GIVEN = frozenset({"index", "key", "seed"})  # batch keys that any source's examples have
 ATTEMPTS = 32  # to replace one bad sample
 
 
@@ -39,8 +40,9 @@ class Reader:
     def __init__(
         self, source: Source, view: View | None, tokenizer: Tokenizer | None, keys: frozenset[str], seed: int | None
     ) -> None:
-        self.source, self.view, self.tokenizer, self.keys, self.seed = source, view, tokenizer, sorted(keys), seed
-        self.draws = Draws(seed or 0, "sample")
+        self.source, self.view, self.tokenizer, self.seed = source, view, tokenizer, seed
+        self.keys, self.gives_seeds = sorted(keys - GIVEN), "seed" in keys
+        self.draws, self.seeds = Draws(seed or 0, "sample"), Draws(seed or 0, "example")
 
     def __call__(self, job: Job, note: Note) -> Made:
         indices: list[int] = job.indices.tolist()
@@ -62,6 +64,8 @@ class Reader:
             example = cast(dict[str, Any], fetch[index])
             note(f"example {index}, {example['key']}")
             row = {"index": index, "key": example["key"]}
+            if self.gives_seeds:  # for what is drawn on the device
+                row["seed"] = int(self.seeds.at(epoch, index).integers(2**63))
             random = self.draws.at(epoch, index)
             chance = random.random()
             for key in self.keys:

@@ -37,3 +37,14 @@ def drop_patches(x: Tensor, rate: float) -> Tensor:
     keep = max(1, round(n * (1 - rate)))
     index = torch.rand(b, n, device=x.device).topk(keep, dim=1).indices
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+
+
+class PatchDropout(nn.Module):
+    """`drop_patches` in training, with a share of `patch_dropout`."""
+
+    def __init__(self, patch_dropout: float) -> None:
+        super().__init__()
+        self.patch_dropout = patch_dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        return drop_patches(x, self.patch_dropout) if self.training and self.patch_dropout > 0 else x

@@ -8,6 +8,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from pictura.config import Config
+from pictura.layers.draws import Drawing
 
 
 def check_positive(**values: float) -> None:
@@ -78,8 +79,10 @@ class ImageTowerConfig(Config, ABC):
         return state
 
 
-class ImageTower(nn.Module, ABC):
-    """What turns pictures into features: `forward(image: [b 3 y x]) -> [b features]`."""
+class ImageTower(Drawing, ABC):
+    """What turns pictures into features: `forward(image: [b 3 y x]) -> [b features]`, or [2b features] inside
+    `two_draws`, where chance plays a role.
+    """
 
     @property
     @abstractmethod

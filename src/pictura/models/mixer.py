@@ -158,6 +158,6 @@ class Mixer(ImageTower):
             )
         x: Tensor = self.stem(image)
         for block in self.blocks:
-            x = block(x)
+            x = block(self.drawn(x, block, len(image)))
         out: Tensor = self.norm(x).mean(1)
         return out

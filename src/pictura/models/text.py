@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pictura.layers.block import Block
+from pictura.layers.draws import Drawing
 from pictura.layers.mlp import Activation
 from pictura.layers.packing import Packing
 from pictura.models.base import TextTowerConfig, check_heads, check_positive, check_share
@@ -41,7 +42,7 @@ class TextTransformerConfig(TextTowerConfig):
         return TextTransformer(self)
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(Drawing):
     """text: [b t] int64, t up to `context_length` -> [b d]. Raises ValueError for longer texts."""
 
     def __init__(self, config: TextTransformerConfig) -> None:
@@ -72,6 +73,7 @@ class TextTransformer(nn.Module):
         c, t = self.config, text.shape[1]
         if t > c.context_length:
             raise ValueError(f"text of {t} tokens: this model reads at most {c.context_length}")
+        text = self.drawn(text, self, len(text))
         at = text.argmax(1) if c.end_token is None else (text == c.end_token).int().argmax(1)
         x = F.embedding(text, self.token_embedding.weight) + self.pos_embed[:t]
         packing = None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pictura.layers.block import Block
 from pictura.layers.mlp import Activation
-from pictura.layers.patches import drop_patches
+from pictura.layers.patches import PatchDropout
 from pictura.layers.positions import resize_positions
 from pictura.layers.stems import PatchStemConfig, StemConfig
 from pictura.models.base import ImageTower, ImageTowerConfig, check_grid, check_heads, check_positive, check_share
@@ -99,6 +99,7 @@ class ViT(ImageTower):
         self.patch_embed = c.stem.build(c.patch_size, c.width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, c.width)) if c.pool == "class" else None
         self.pos_embed = nn.Parameter(torch.empty(1, (c.pool == "class") + self.grid**2, c.width))
+        self.drop_patches = PatchDropout(c.patch_dropout)
         self.norm_pre = nn.LayerNorm(c.width, eps=c.eps) if c.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(
@@ -146,15 +147,17 @@ class ViT(ImageTower):
         else:  # positions join the patches before patches are dropped, so that dropping keeps where each one was
             first = self.cls_token + positions[:, :1]
             x = x + positions[:, 1:]
-        if self.training and c.patch_dropout > 0:
-            x = drop_patches(x, c.patch_dropout)
+        x = self.drawn(x, self.drop_patches, b)
+        x = self.drop_patches(x)
         if self.cls_token is not None:
-            x = torch.cat([first.expand(b, -1, -1), x], 1)
+            x = torch.cat([first.expand(len(x), -1, -1), x], 1)
         x = self.norm_pre(x)
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = block(self.drawn(x, block, b))
+        last = self.blocks[-1]
+        x = self.drawn(x, last, b)
         if self.cls_token is None:
-            x = self.norm(self.blocks[-1](x)).mean(1)
+            out: Tensor = self.norm(last(x)).mean(1)
         else:  # one token is read, so the last block computes one token
-            x = self.norm(self.blocks[-1](x, torch.zeros(b, dtype=torch.long, device=x.device))).squeeze(1)
-        return x
+            out = self.norm(last(x, torch.zeros(len(x), dtype=torch.long, device=x.device))).squeeze(1)
+        return out

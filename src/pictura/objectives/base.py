@@ -6,10 +6,11 @@ gathers features over processes, once for all objectives.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from pictura.distributed.ranks import rank, world
 
 Batch = Mapping[str, Any]
 Features = dict[str, Tensor]
+Weight = float | Callable[[float], float]
 
 
 @dataclass
@@ -33,8 +35,8 @@ class Outcome:
 class Objective(nn.Module, ABC):
     """`needs`: batch keys. `across`: whether an example's loss depends on others, so that features are gathered."""
 
-    needs: ClassVar[frozenset[str]]
-    across: ClassVar[bool] = False
+    needs: frozenset[str]
+    across: bool = False
 
     @abstractmethod
     def embed(self, model: nn.Module, batch: Batch) -> Features:
@@ -44,8 +46,14 @@ class Objective(nn.Module, ABC):
     def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
         """Features of the gathered batch -> the mean loss over `rows`, the examples this process answers for."""
 
-    def check(self, model: nn.Module) -> None:
-        """ValueError where the model is none that this objective can train, saying what would work."""
+    def attach(self, model: nn.Module) -> None:
+        """Make heads of the objective's own fit the model, once, before training. ValueError where the model is none
+        that this objective can train, saying what would work."""
+
+    def divergence(self, model: nn.Module, one: Features, two: Features, rows: slice) -> Tensor:
+        """Features of two draws of dropout -> how far apart the predictions are, KL one way plus the other, [], the
+        mean over `rows`. An objective that predicts nothing has none."""
+        raise NotImplementedError
 
     def settle(self, model: nn.Module) -> None:
         """Bring the model back to what must hold after an optimiser step (CLIP: the temperature's bound)."""
@@ -53,9 +61,33 @@ class Objective(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig(Config, ABC):
-    """One objective of a recipe, chosen by `kind`; `weight` multiplies its loss."""
+    """One objective of a recipe, chosen by `kind`; `weight` multiplies its loss.
+
+    schedule: of that weight over the run, as points (share of the steps done, factor), straight lines between them:
+    [[0, 0], [0.1, 1]] brings the objective in over the first tenth.
+    """
 
     weight: float = 1.0
+    schedule: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        shares = [share for share, _ in self.schedule]
+        if shares != sorted(set(shares)) or not all(0 <= share <= 1 for share in shares):
+            raise ValueError(
+                f"schedule: {[list(point) for point in self.schedule]} must be points [share of the run, factor], the "
+                "shares rising from 0 to 1; try [[0, 0], [0.1, 1]]"
+            )
+
+    def image_size(self, given: int) -> int:
+        """Side of the pictures that the model sees, of those that the recipe's view gives. ValueError for too small."""
+        return given
+
+    def weight_at(self, done: float) -> float:
+        """The weight when that share of the run's steps is done."""
+        if not self.schedule:
+            return self.weight
+        shares, factors = zip(*self.schedule, strict=True)
+        return self.weight * float(np.interp(done, shares, factors))
 
     @abstractmethod
     def build(self) -> Objective:
@@ -63,20 +95,23 @@ class ObjectiveConfig(Config, ABC):
 
 
 class Task(nn.Module):
-    """A model and its objectives. `forward(batch)` gives the weighted sum of their losses and all their metrics."""
+    """A model and its objectives. `forward(batch)` gives the weighted sum of their losses and all their metrics.
 
-    def __init__(self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, float]) -> None:
+    weights: of each objective, a number, or a function of `done`, the share of the run's steps that is done.
+    """
+
+    def __init__(self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, Weight]) -> None:
         super().__init__()
         if not objectives:
             raise ValueError("objectives: at least one is needed, for example `clip: {kind: clip}`")
         for name, objective in objectives.items():
             try:
-                objective.check(model)
+                objective.attach(model)
             except ValueError as error:
                 raise ValueError(f"objectives.{name}: {error}") from error
         self.model = model
         self.objectives = nn.ModuleDict(objectives)
-        self.weights = dict(weights)
+        self.weights, self.done = dict(weights), 0.0
 
     @property
     def named(self) -> dict[str, Objective]:
@@ -110,7 +145,11 @@ class Task(nn.Module):
         for name, objective in self.named.items():
             own = {k.removeprefix(f"{name}/"): v for k, v in features.items() if k.startswith(f"{name}/")}
             outcome = objective.score(self.model, own, _rows(own, objective.across))
-            loss = loss + self.weights[name] * outcome.loss
+            weight = self.weights[name]
+            if callable(weight):
+                weight = weight(self.done)
+                metrics[f"{name}/weight"] = outcome.loss.new_tensor(weight)
+            loss = loss + weight * outcome.loss
             metrics[f"{name}/loss"] = outcome.loss.detach()
             metrics |= {f"{name}/{k}": v.detach() for k, v in outcome.metrics.items()}
             logits |= {f"{name}/{k}": v for k, v in outcome.logits.items()}
@@ -130,3 +169,8 @@ def _rows(features: Features, across: bool) -> slice:
         return slice(0, size)
     share = size // world()
     return slice(rank() * share, (rank() + 1) * share)
+
+
+def weight_of(config: ObjectiveConfig) -> Weight:
+    """What a task multiplies an objective's loss by: a number, unless it changes over the run."""
+    return config.weight_at if config.schedule else config.weight

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pictura.losses.divergence import bernoulli_divergence, symmetric_divergence
 from pictura.models.classifier import Classifier
 from pictura.models.pictures import read_pictures
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
@@ -35,6 +36,7 @@ class ClassificationConfig(ObjectiveConfig):
     loss: Literal["softmax", "sigmoid"] = "softmax"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing: {self.label_smoothing} must be at least 0 and below 1; try 0.1")
         for name in ("mixup", "cutmix"):
@@ -55,7 +57,7 @@ class Classification(Objective):
         super().__init__()
         self.config = config
 
-    def check(self, model: nn.Module) -> None:
+    def attach(self, model: nn.Module) -> None:
         if not isinstance(model, Classifier) or model.head is None:
             raise ValueError("needs a model with classes; set model={kind: classifier}, beside `initial` if you like")
 
@@ -73,6 +75,10 @@ class Classification(Objective):
         labels = target if target.dim() == 1 else target.argmax(1)
         hits = (scores.argmax(1) == labels).float().mean()
         return Outcome(class_loss(scores, target, self.config), {"hits": hits}, {"scores": scores})
+
+    def divergence(self, model: nn.Module, one: Features, two: Features, rows: slice) -> Tensor:
+        apart = symmetric_divergence if self.config.loss == "softmax" else bernoulli_divergence
+        return apart(one["scores"][rows], two["scores"][rows]).mean()
 
     def _mixes(self, classes: int) -> list[Mix]:
         alphas = {"MixUp": self.config.mixup, "CutMix": self.config.cutmix}

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from pictura.losses.contrastive import contrastive_loss
+from pictura.losses.divergence import pair_divergence
 from pictura.models.clip import CLIP
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
 
@@ -21,6 +22,7 @@ class CLIPObjectiveConfig(ObjectiveConfig):
     max_scale: float = 100.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.max_scale >= 1:
             raise ValueError(f"max_scale: {self.max_scale} must be at least 1; the paper has 100")
 
@@ -54,7 +56,7 @@ class CLIPObjective(Objective):
         super().__init__()
         self.config = config
 
-    def check(self, model: nn.Module) -> None:
+    def attach(self, model: nn.Module) -> None:
         check_pair(model)
 
     def embed(self, model: nn.Module, batch: Batch) -> Features:
@@ -65,6 +67,11 @@ class CLIPObjective(Objective):
         scale = model.logit_scale.float().exp()
         loss, hits = contrastive_loss(features["image"], features["text"], scale, rows=rows)
         return Outcome(loss, {"scale": scale, "hits": hits})
+
+    def divergence(self, model: nn.Module, one: Features, two: Features, rows: slice) -> Tensor:
+        assert isinstance(model, CLIP)
+        first, second = ((draw["image"], draw["text"]) for draw in (one, two))
+        return pair_divergence(first, second, model.logit_scale.float().exp(), rows=rows)
 
     def settle(self, model: nn.Module) -> None:
         assert isinstance(model, CLIP)

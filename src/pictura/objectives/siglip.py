@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
+from pictura.losses.divergence import pair_divergence
 from pictura.losses.sigmoid import sigmoid_loss
 from pictura.models.clip import CLIP
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
@@ -31,7 +32,7 @@ class SigLIPObjective(Objective):
     def embed(self, model: nn.Module, batch: Batch) -> Features:
         return embed_pair(model, batch)
 
-    def check(self, model: nn.Module) -> None:
+    def attach(self, model: nn.Module) -> None:
         check_pair(model)
         if model.logit_bias is None:
             raise ValueError("the model has no bias; set model.logit_bias=-10 and model.logit_scale=2.3")
@@ -41,3 +42,9 @@ class SigLIPObjective(Objective):
         scale, bias = model.logit_scale.float().exp(), model.logit_bias.float()
         loss, hits = sigmoid_loss(features["image"], features["text"], scale, bias, rows=rows)
         return Outcome(loss, {"scale": scale, "bias": bias, "hits": hits})
+
+    def divergence(self, model: nn.Module, one: Features, two: Features, rows: slice) -> Tensor:
+        assert isinstance(model, CLIP) and model.logit_bias is not None
+        scale, bias = model.logit_scale.float().exp(), model.logit_bias.float()
+        first, second = ((draw["image"], draw["text"]) for draw in (one, two))
+        return pair_divergence(first, second, scale, rows=rows, bias=bias)

@@ -171,6 +171,7 @@ class Trainer:
         self.module.train()
         hold(self.task.model, self.config.freeze)
         self.optimizer.schedule(self.schedule(self.step))
+        self.task.done = self.step / self.config.steps
         if self.config.micro_batch is None:
             outcome: Outcome = self.module(batch)
             outcome.loss.backward()

@@ -1,0 +1,41 @@
+"""SimCLR and R-Drop in two processes against one on the whole batch: losses and gradients, to 1e-5."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.distributed import tasks
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    out = {}
+    for name in tasks.TASKS:
+        task = tasks.built(name).train()
+        outcome = task(tasks.batch())
+        outcome.loss.backward()
+        gradients = {n: p.grad for n, p in task.named_parameters()}
+        out[name] = {"metrics": {k: float(v) for k, v in outcome.metrics.items()}, "gradients": gradients}
+    return out
+
+
+@pytest.mark.parametrize(("name", "mode", "cached"), tasks.CASES)
+def test_two_processes_are_one(
+    results: list[dict[str, Any]], alone: dict[str, Any], name: str, mode: str, cached: bool
+) -> None:
+    expected = alone[name]
+    for result in results:
+        case = result["tasks"][name, mode, cached]
+        assert case["metrics"] == pytest.approx(expected["metrics"], rel=1e-5, abs=1e-6)
+        assert case["gradients"].keys() == expected["gradients"].keys()
+        for key, value in expected["gradients"].items():
+            torch.testing.assert_close(
+                case["gradients"][key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
+            )
+
+
+def test_there_is_something_to_see(alone: dict[str, Any]) -> None:
+    assert alone["rdrop"]["metrics"]["rdrop/kl"] > 0.01
+    for case in alone.values():
+        assert all(gradient.abs().max() > 0 for gradient in case["gradients"].values())
