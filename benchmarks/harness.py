@@ -2,7 +2,8 @@
 
 A case builds the same work twice: `ours(device)` and `peer(device)` each return a function of no arguments. Each side
 lives in a fresh process of its own. The two processes stay alive and work in turn, A B A B …, for several rounds; the
-one whose turn it is not waits on a pipe and uses no processor time (this is measured). The medians are reported.
+one whose turn it is not waits on a pipe and uses no processor time (this is measured). Medians are reported; the ratio
+is the median over rounds of the two sides' ratio in a round, since a shared machine may change pace between rounds.
 """
 
 from __future__ import annotations
@@ -185,6 +186,7 @@ def compare(case: Case, *, runs: int | None = None, seconds: float = 1.0, device
     _doubt(case, values, idle)
     error = None if case.tolerance is None else _disagreement(case, first["ours"], first["peer"])
     ours, peer = statistics.median(values["ours"]), statistics.median(values["peer"])
+    ratios = [b / a if case.smaller_is_better else a / b for a, b in zip(*values.values(), strict=True)]
     share = flops / case.seconds(ours) / statistics.median(peaks) if peaks else None
     return {
         "name": case.name,
@@ -194,7 +196,7 @@ def compare(case: Case, *, runs: int | None = None, seconds: float = 1.0, device
         "peer_name": case.peer_name,
         "peer_setting": case.peer_setting,
         "unit": case.unit,
-        "ratio": _round(peer / ours if case.smaller_is_better else ours / peer),
+        "ratio": _round(statistics.median(ratios)),
         "share_of_peak": share and _round(share),
         "peak_rss_mib": {side: round(max(memory[side])) for side in memory},
         "runs": runs,

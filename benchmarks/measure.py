@@ -30,7 +30,7 @@ def synchronize(device: str) -> None:
 
 
 def seconds_per_call(call: Callable[[], Any], device: str, seconds: float) -> float:
-    """Median over blocks of calls, at least three blocks, about `seconds` in all, the device synchronised."""
+    """Median over blocks of calls, about `seconds` in all, the device synchronised; one call, if that takes as long."""
 
     def block(calls: int) -> float:
         start = time.perf_counter()
@@ -41,8 +41,10 @@ def seconds_per_call(call: Callable[[], Any], device: str, seconds: float) -> fl
 
     synchronize(device)
     end = time.perf_counter() + seconds
-    calls = max(1, math.ceil(BLOCK / max(block(1), 1e-7)))
-    times = [block(calls) for _ in range(3)]
+    if (first := block(1)) >= seconds:
+        return first
+    calls = max(1, math.ceil(BLOCK / max(first, 1e-7)))
+    times = [block(calls)]
     while time.perf_counter() < end:
         times.append(block(calls))
     return statistics.median(times)

@@ -10,12 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pictura.config import load
+from pictura.data.batch_views import SimCLRViewConfig
+from pictura.data.batches import ordered
 from pictura.evaluation import alignment as module
 from pictura.evaluation.alignment import Alignment, AlignmentConfig, alignment, uniformity
 from pictura.evaluation.base import EvaluatorConfig
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Table
 from pictura.evaluation.report import write_report
+from pictura.models.pictures import standardise_
 from tests.evaluation.conftest import Made
 
 
@@ -157,3 +160,16 @@ def test_a_recipe_names_it_by_kind() -> None:
     config = load(EvaluatorConfig, {"kind": "alignment", "data": scenes, "name": "scenes"})
     assert isinstance(config, AlignmentConfig)
     assert config.build().title == "alignment/scenes"
+
+
+def test_two_views_of_a_picture_are_a_pair(embedder: Embedder) -> None:
+    source, config = Made(7), SimCLRViewConfig(blur=0.0)
+    still = SimCLRViewConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, strength=0.0, grey=0.0, blur=0.0)
+    found = {view: dict(Alignment(source, view=view.build()).run(embedder)) for view in (config, still)}
+    assert found[still]["alignment/views"] == pytest.approx(0, abs=1e-9)
+    (batch,) = ordered(source, embedder.view, None, 7)
+    views = standardise_(config.build()(batch["image"], range(7), 2), embedder.model.config)
+    with torch.inference_mode():
+        one, two = F.normalize(embedder.model.eval().encode_image(views).float(), dim=1).chunk(2)
+    assert found[config]["alignment/views"] == pytest.approx(naive_alignment(one, two), rel=1e-4)
+    assert found[config]["alignment/views"] > 1e-4

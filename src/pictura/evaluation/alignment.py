@@ -13,36 +13,45 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pictura.data.batch_views import BatchView, BatchViewConfig
+from pictura.data.batches import Batch
 from pictura.data.source import Source, SourceConfig
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, exact_products
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Panel, Table
 from pictura.evaluation.taught import solving_device
+from pictura.models.pictures import standardise_
 
 BLOCK = 2048  # examples; block x block cosines are held at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentConfig(EvaluatorConfig):
-    """`data` needs pictures; where it has captions, and the model reads texts, the first one is a picture's pair."""
+    """`data` needs pictures; where it has captions, and the model reads texts, the first one is a picture's pair.
+
+    view: two random views of each picture are a pair too, as SimCLR trains on them; `seed` is that of their chances.
+    """
 
     kind: ClassVar[str] = "alignment"
 
     data: SourceConfig
+    view: BatchViewConfig | None = None
+    seed: int = 0
 
     def build(self) -> "Alignment":
         """The evaluator, its data opened."""
-        return Alignment(self.data.build(), self.name)
+        return Alignment(self.data.build(), self.name, None if self.view is None else self.view.build(), self.seed)
 
 
 class Alignment(Evaluator):
-    """Yields uniformity_image; with captions pairs, the alignment of pictures and captions, and uniformity_text."""
+    """Yields uniformity_image; with captions pairs, the alignment of pictures and captions, and uniformity_text; with a
+    view views, the alignment of two views."""
 
-    def __init__(self, source: Source, name: str = "") -> None:
+    def __init__(self, source: Source, name: str = "", view: BatchView | None = None, seed: int = 0) -> None:
         if "image" not in source.provides:
             raise ValueError("alignment: the data has no image")
         self.title = f"alignment/{name}" if name else "alignment"
-        self.source = source
+        self.source, self.view, self.seed = source, view, seed
         self.values: dict[str, float] = {}
         self.note = ""
 
@@ -53,6 +62,8 @@ class Alignment(Evaluator):
         if captions is not None:
             texts = embedder.texts(captions)
             self.values["pairs"] = alignment(images, texts)
+        if self.view is not None:
+            self.values["views"] = alignment(*self.viewed(embedder, self.view))
         self.values["uniformity_image"] = uniformity(images, device=device)
         if captions is not None:
             self.values["uniformity_text"] = uniformity(texts, device=device)
@@ -76,11 +87,23 @@ class Alignment(Evaluator):
             raise ValueError(f"{self.title}: the data has {n or 'no'} usable {of}; at least two are needed")
         return torch.cat(parts), captions if reads else None
 
+    def viewed(self, embedder: Embedder, view: BatchView) -> tuple[Tensor, Tensor]:
+        """Unit vectors of two views of every picture, [n e] each."""
+
+        def twice(image: Tensor, batch: Batch) -> Tensor:
+            seeds = [self.seed * 2**32 + index for index in batch["index"].tolist()]
+            return standardise_(view(image, seeds, 2), embedder.model.config)
+
+        both = [rows.chunk(2) for rows, _ in embedder.walk(self.source, change=twice)]
+        one, two = (torch.cat(some) for some in zip(*both, strict=True))
+        return one, two
+
     def panels(self) -> list[Panel]:
         if not self.values:
             return []
         says = {
             "pairs": "alignment of pictures and captions: 0 where each lies on its own, 2 at right angles",
+            "views": "alignment of two views of a picture",
             "uniformity_image": "uniformity of pictures: 0 where all are one, near -4 where all directions are used",
             "uniformity_text": "uniformity of captions",
         }

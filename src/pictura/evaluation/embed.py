@@ -22,6 +22,7 @@ from pictura.evaluation.reading import What, reader
 
 Picture = Path | str | bytes | Image.Image | npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]  # what ("pictures", "texts"), done, of how many
+Change = Callable[[Tensor, Batch], Tensor]
 TOKENIZED_AT_ONCE = 16384  # texts; bounds the memory that token ids take
 
 
@@ -115,22 +116,28 @@ class Embedder:
         """What cosines are multiplied by before a softmax: the learned inverse temperature."""
         return float(self.model.logit_scale.detach().exp())
 
-    def walk(self, source: Source, of: What = "features") -> Iterator[tuple[Tensor, Batch]]:
+    def walk(
+        self, source: Source, of: What = "features", change: Change | None = None
+    ) -> Iterator[tuple[Tensor, Batch]]:
         """source -> (what is asked [b e], batch without its pictures), in order, on the CPU.
 
-        Bad examples are left out and counted in `bad`; `batch["index"]` says which are there.
+        Bad examples are left out and counted in `bad`; `batch["index"]` says which are there. `change` makes of a batch
+        and its pictures, uint8 [b 3 y x], the pictures that are looked at instead.
         """
-        for (rows,), batch in self._walk(source, self.bad, (of,)):
+        for (rows,), batch in self._walk(source, self.bad, (of,), change):
             yield rows, batch
 
-    def _walk(self, source: Source, bad: BadSamples, what: Sequence[What]) -> Iterator[tuple[list[Tensor], Batch]]:
+    def _walk(
+        self, source: Source, bad: BadSamples, what: Sequence[What], change: Change | None = None
+    ) -> Iterator[tuple[list[Tensor], Batch]]:
         done = 0
         waiting: tuple[list[Tensor], Batch, torch.cuda.Event | None] | None = None
         read = reader(self.model, what)
         batches = ordered(source, self.view, None, self.batch_size, self.workers, bad=bad)
         for batch in prefetch(batches, self.device):
             done += len(batch["index"])
-            rows = self._run(read, batch.pop("image"))
+            image = batch.pop("image")
+            rows = self._run(read, image if change is None else change(image, batch))
             batch = {key: fetched(value) if isinstance(value, Tensor) else value for key, value in batch.items()}
             mark = None if self.device.type != "cuda" else torch.cuda.current_stream(self.device).record_event()
             if waiting is not None:  # one behind, so that the device has work while somebody looks at a result

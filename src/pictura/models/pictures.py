@@ -60,6 +60,14 @@ def read_pictures(image: Tensor, config: PictureModelConfig, dtype: torch.dtype)
     return image.to(dtype)
 
 
+def standardise_(image: Tensor, config: PictureModelConfig) -> Tensor:
+    """image: [b 3 y x], floating, from 0 to 1 -> (image - mean) / std, in place."""
+    mean, std = (
+        torch.tensor(v, device=image.device, dtype=image.dtype).view(-1, 1, 1) for v in (config.mean, config.std)
+    )
+    return image.sub_(mean).div_(std)
+
+
 def normalise(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """image: [b c y x], uint8 -> (image / 255 - mean) / std, float32; mean, std: of each channel.
 

@@ -11,7 +11,7 @@ from pictura.data.batch_views import BatchViewConfig, SimCLRViewConfig
 from pictura.layers.projection import Projection
 from pictura.losses.nt_xent import nt_xent
 from pictura.models.classifier import Classifier
-from pictura.models.pictures import PictureModelConfig
+from pictura.models.pictures import PictureModelConfig, standardise_
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
 
 
@@ -74,10 +74,8 @@ class SimCLR(Objective):
 
     def embed(self, model: Any, batch: Batch) -> Features:
         """image: uint8 [b 3 y x], seed: b numbers -> one, two: [b e], of unit length in float32."""
-        image, config = batch["image"], model.config
-        mean, std = (torch.tensor(of, device=image.device).view(-1, 1, 1) for of in (config.mean, config.std))
-        views = self.view(image, batch["seed"], 2)
-        hidden = model.image(views.sub_(mean).div_(std).to(next(model.parameters()).dtype))
+        views = standardise_(self.view(batch["image"], batch["seed"], 2), model.config)
+        hidden = model.image(views.to(next(model.parameters()).dtype))
         one, two = F.normalize(self.projection(hidden).float(), dim=1).chunk(2)
         features = {"one": one, "two": two}
         if self.config.probe:
