@@ -11,22 +11,16 @@ operations, whatever the share, three times over. Each run is kept when it ends,
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import report
-from .harness import machine
+from .trained import DOCS, kept, train_missing, write_between
 
-RESULTS = report.RESULTS / "trained" / "data_size.jsonl"
-DOCS = Path(__file__).parent.parent / "docs"
-BEGIN, END = "<!-- data size -->", "<!-- /data size -->"
+NAME = "data_size"
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SEEDS = (0, 1, 2)
@@ -64,7 +58,7 @@ def runs() -> Iterator[dict[str, Any]]:
 
 
 def train(run: dict[str, Any]) -> dict[str, Any]:
-    """One run, with what it reached on pictures it has not seen."""
+    """What one run reached on pictures it has not seen, and what it took."""
     from pictura.config import load
     from pictura.facts import forward_flops
     from pictura.models.base import ImageTowerConfig
@@ -92,27 +86,14 @@ def train(run: dict[str, Any]) -> dict[str, Any]:
             "evaluation": {"test": {"kind": "accuracy", "data": test}},
         },
     )
-    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         found = train(recipe, Path(scratch) / "run", say=lambda _: None)
-    return run | {
+    return {
         "top1": found["accuracy/top1"],
         "parameters": sum(p.numel() for p in module.parameters()),
         "gflops": forward_flops(module, tower) / 1e9,
         "steps": steps,
-        "seconds": round(time.perf_counter() - began, 1),
-        "machine": machine(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def kept() -> list[dict[str, Any]]:
-    """The runs made so far."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
-def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return all(a[key] == b[key] for key in ("data", "model", "share", "seed", "lr"))
 
 
 def try_rates() -> None:
@@ -121,21 +102,6 @@ def try_rates() -> None:
         for rate in (1e-3, 3e-3):
             result = train({"data": "scenes", "model": model, "share": 0.3, "seed": 7, "lr": rate})
             sys.stderr.write(f"{model} at {rate:g}: {result['top1']:.1%}\n")
-
-
-def train_missing(budget: float) -> None:
-    """Train what is not kept yet, for about `budget` seconds; a line for each on standard error."""
-    end = time.monotonic() + budget
-    done = kept()
-    missing = [run for run in runs() if not any(same(run, other) for other in done)]
-    for number, run in enumerate(missing, 1):
-        if time.monotonic() > end:
-            break
-        result = train(run)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(result) + "\n")
-        told = f"{result['data']} {result['share']:g} {result['model']} {result['top1']:.1%}"
-        sys.stderr.write(f"{number} of {len(missing)}: {told} in {result['seconds']:.0f} s\n")
 
 
 def points(done: list[dict[str, Any]], name: str, model: str) -> list[tuple[int, float, float, int]]:
@@ -198,10 +164,7 @@ def write(done: list[dict[str, Any]]) -> None:
     ]
     for name in TRAINED:
         parts += ["", f"Top-1 on {name}, %, mean ± standard deviation over seeds:", "", table(done, name)]
-    page = DOCS / "data_size.md"
-    text = page.read_text()
-    before, rest = text.split(BEGIN)
-    page.write_text(before + BEGIN + "\n" + "\n".join(parts) + "\n" + END + rest.split(END)[1])
+    write_between(DOCS / "data_size.md", "data size", "\n".join(parts))
 
 
 def main() -> int:
@@ -211,11 +174,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no run after so many seconds")
     arguments = parser.parse_args()
     if arguments.write:
-        write(kept())
+        write(kept(NAME))
     elif arguments.rates:
         try_rates()
     else:
-        train_missing(arguments.seconds)
+        train_missing(NAME, runs(), train, "top1", arguments.seconds)
     return 0
 
 

@@ -135,10 +135,11 @@ def prepare(
         with impossible(f"objectives.{name}"):
             objectives[name] = objective.build()
     check_needs(objectives, source, recipe.data)
+    check_batch(objectives, recipe.loader)
     if tokenizer is not None and initial is None and not resumed:
         config = fitted(config, tokenizer)
     if any("label" in objective.needs for objective in objectives.values()):
-        config = with_classes(config, source.class_names)
+        config = with_classes(config, source.class_names, source.least_classes)
     with impossible("model"):
         model = config.build()
     if initial is not None:
@@ -260,6 +261,16 @@ def check_needs(objectives: Mapping[str, Objective], source: Source, config: Sou
                     f"objectives.{name}: needs {need} of every example, but this data ({kind}) gives {gives}; "
                     f"kinds of data that can give {need}: {', '.join(givers(need)) or 'none'}"
                 )
+
+
+def check_batch(objectives: Mapping[str, Objective], loader: LoaderConfig) -> None:
+    """ValueError where an objective compares the examples of a batch, and there is one."""
+    for name, objective in objectives.items():
+        if objective.across and loader.batch_size < 2:
+            raise ValueError(
+                f"loader.batch_size: {loader.batch_size}, but objectives.{name} compares the examples of a batch with "
+                "each other; set it to 2 at least"
+            )
 
 
 def givers(key: str) -> list[str]:

@@ -91,7 +91,7 @@ def test_labels_alone(root: Path) -> None:
     assert [example["label"] for example in contents(source)] == [1, 0]
     numbers = read(root / "n.jsonl", '{"path": "a.jpg", "y": 7}\n{"path": "sub/b.jpg", "y": 0}', label_column="y")
     assert [example["label"] for example in contents(numbers)] == [7, 0]
-    assert numbers.class_names == ()
+    assert numbers.class_names == () and numbers.least_classes == 8
     missing = read(root / "m.jsonl", '{"path": "a.jpg", "y": "x"}\n{"path": "sub/b.jpg", "y": null}', label_column="y")
     assert missing[0]["label"] == 0
     with pytest.raises(BadSample, match=r"sub/b\.jpg: no label"):

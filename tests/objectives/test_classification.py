@@ -122,6 +122,13 @@ def test_a_model_without_classes_is_refused_before_anything_is_trained() -> None
             Task(config.build(), {"c": ClassificationConfig().build()}, {"c": 1.0})
 
 
+@pytest.mark.parametrize("wrong", [-1, K])
+def test_a_label_that_is_no_class_is_named(wrong: int) -> None:
+    task = Task(model(), {"c": ClassificationConfig().build()}, {"c": 1.0})
+    with pytest.raises(ValueError, match=rf"label {wrong} in the data, but the model has {K} classes, 0 to {K - 1}"):
+        task(batch() | {"label": torch.full((len(batch()["label"]),), wrong)})
+
+
 @pytest.mark.parametrize("wrong", [{"label_smoothing": 1.0}, {"mixup": -0.1}, {"cutmix": float("inf")}])
 def test_mistakes(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -57,6 +57,14 @@ def test_bare_numbers_as_labels_need_to_be_told_how_many_there_are() -> None:
         with_classes(ClassifierConfig(image=TOWER, classes=1), ("a", "b"))
 
 
+def test_a_label_beyond_the_classes_is_found_before_training() -> None:
+    with pytest.raises(ValueError, match=r"model\.classes: 5, but the data has labels up to 7; set it to 8"):
+        with_classes(ClassifierConfig(image=TOWER, classes=5), (), 8)
+    with pytest.raises(ValueError, match=r"bare numbers as labels, .*; set it to 8 or more"):
+        with_classes(ClassifierConfig(image=TOWER), (), 8)
+    assert with_classes(ClassifierConfig(image=TOWER, classes=9), (), 8).classes == 9  # type: ignore[attr-defined]
+
+
 def test_a_mixer_of_twice_the_size_treats_each_quarter_as_it_treated_a_picture() -> None:
     torch.manual_seed(0)
     small = MixerConfig(image_size=16, patch_size=4, width=12, depth=2, tokens=6, channels=20)

@@ -20,7 +20,7 @@ from pictura.data.resample import blur_matrix, resample, resized_crops
 
 TRIES = 10  # to fit a random crop into the picture
 USED = 2 * TRIES + 16  # random numbers for one view
-IN_CACHE = 2**16  # pixels of views that are worked on at once on a CPU
+IN_CACHE, IN_MEMORY = 2**16, 2**25  # pixels of views that are worked on together: on a CPU; on another device
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class SimCLRView(BatchView):
         key = (chances.order * torch.tensor([64, 16, 4, 1])).sum(1).masked_fill_(~chances.jitter, -1)
         at = key.argsort(stable=True)
         c = chances.of(at)
-        at_once = max(1, IN_CACHE // side**2) if device.type == "cpu" else n
+        at_once = max(1, (IN_CACHE if device.type == "cpu" else IN_MEMORY) // side**2)
         room = torch.empty(ROOM, min(at_once, n), side, side, device=device)
         out, factor, key = torch.empty(n, 3, side, side, device=device), c.factor.to(device), key[at]
         for some in map(slice, range(0, n, at_once), range(at_once, n + at_once, at_once)):

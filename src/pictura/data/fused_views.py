@@ -12,12 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pictura.data.batch_views import BatchView, BatchViewConfig, Chances, parts
+from pictura.data.batch_views import IN_MEMORY, BatchView, BatchViewConfig, Chances, parts
 from pictura.data.colour import LUMA, solarised
 from pictura.data.resample import blur_matrix, resample, resize_matrix
 
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
-AT_ONCE = 2**20  # pixels of pictures that are worked on at once on a CPU
+AT_ONCE = 2**20  # pixels of pictures that are worked on together on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class FusedSimCLRView(BatchView):
     def apply(self, image: Tensor, chances: Chances) -> Tensor:
         (height, width), device, n = image.shape[2:], image.device, len(chances.flip)
         side = self.config.side(height, width)
-        at_once = max(1, AT_ONCE // max(height * width, side**2)) if device.type == "cpu" else n
+        at_once = max(1, (AT_ONCE if device.type == "cpu" else IN_MEMORY) // max(height * width, side**2))
         out = torch.empty(n, 3, side, side, device=device, dtype=torch.bfloat16)
         for begin in range(0, n, at_once):
             some = slice(begin, min(begin + at_once, n))

@@ -90,6 +90,7 @@ class Shards(Source):
             for shard in self._shards:
                 found = (self._classes.find(value) for value in shard.labels)
                 shard.label = np.array([-1 if label is None else label for label in found], dtype=np.int64)
+            self.least_classes = 1 + max(int(shard.label.max(initial=-1)) for shard in self._shards)
         for shard in self._shards:
             shard.labels = []  # a list of words is heavy, and was needed for this only
         return self._classes is not None

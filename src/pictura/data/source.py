@@ -53,11 +53,12 @@ class Source(ABC):
 
     `source[i]` raises `BadSample` for an example that cannot be used. `bad` holds those already found while indexing,
     which are not among the len(source) examples. `class_names[label]` is the word for a label; empty where labels are
-    bare numbers.
+    bare numbers, of which `least_classes` is more than the largest, where they are all known.
     """
 
     provides: frozenset[str] = frozenset()
     class_names: tuple[str, ...] = ()
+    least_classes: int = 0
     bad: Sequence[BadSample] = ()
 
     @abstractmethod

@@ -37,6 +37,7 @@ class Subset(Source):
 
     def __init__(self, source: Source, share: float, seed: int = 0) -> None:
         self.source, self.provides, self.class_names, self.bad = source, source.provides, source.class_names, source.bad
+        self.least_classes = source.least_classes
         labels = labels_of(source) if "label" in source.provides else np.zeros(len(source), dtype=np.int64)
         order = random_generator(seed, 0, 0, "subset").permutation(len(source))
         chosen = []

@@ -102,6 +102,7 @@ class Table(Source):
             self.class_names = self._classes.names
             labels = [self._classes.find(value) for value in values]
             self._labels = np.array([-1 if label is None else label for label in labels], dtype=np.int64)
+            self.least_classes = 1 + int(self._labels.max(initial=-1))
 
     def _check_pictures(self, table: Path) -> None:
         """That none of some names leads to a file is a wrong `root`, not bad luck."""

@@ -65,6 +65,8 @@ class Classification(Objective):
         """image: [b 3 y x], label: [b] -> scores [b k] float32, target: [b], or [b k] of mixed pictures."""
         assert isinstance(model, Classifier)
         image, label = batch["image"], batch["label"]
+        if label.device.type == "cpu":  # a GPU would wait for the answer
+            check_labels(label, model.config.classes)
         if self.training and (mixes := self._mixes(model.config.classes)):
             image = read_pictures(image, model.config, torch.float32)
             image, label = mixes[int(torch.randint(len(mixes), ()))](image, label)
@@ -87,6 +89,13 @@ class Classification(Objective):
         from torchvision.transforms import v2  # half a second to import, for runs that mix only
 
         return [getattr(v2, name)(alpha=alpha, num_classes=classes) for name, alpha in alphas.items() if alpha]
+
+
+def check_labels(label: Tensor, classes: int) -> None:
+    """ValueError for a label that is none of 0, 1, …, classes - 1."""
+    if len(label) and not 0 <= int(label.min()) <= int(label.max()) < classes:
+        wrong = int(label.max()) if int(label.max()) >= classes else int(label.min())
+        raise ValueError(f"label {wrong} in the data, but the model has {classes} classes, 0 to {classes - 1}")
 
 
 def class_loss(scores: Tensor, target: Tensor, config: ClassificationConfig) -> Tensor:

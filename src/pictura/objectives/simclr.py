@@ -75,7 +75,7 @@ class SimCLR(Objective):
     def embed(self, model: Any, batch: Batch) -> Features:
         """image: uint8 [b 3 y x], seed: b numbers -> one, two: [b e], of unit length in float32."""
         views = standardise_(self.view(batch["image"], batch["seed"], 2), model.config)
-        hidden = model.image(views.to(next(model.parameters()).dtype))
+        hidden = model.image(views.to(next(model.image.parameters()).dtype))
         one, two = F.normalize(self.projection(hidden).float(), dim=1).chunk(2)
         features = {"one": one, "two": two}
         if self.config.probe:

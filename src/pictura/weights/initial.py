@@ -73,13 +73,19 @@ def _new_head(old: PictureModelConfig, config: PictureModelConfig) -> bool:
     return heads[0] != heads[1]
 
 
-def with_classes(config: ModelConfig, names: tuple[str, ...]) -> ModelConfig:
-    """A classifier that leaves its classes to the data gets those; ValueError where it has others."""
+def with_classes(config: ModelConfig, names: tuple[str, ...], least: int = 0) -> ModelConfig:
+    """A classifier that leaves its classes to the data gets those; ValueError where it has others, or fewer than
+    `least`, which bare numbers as labels ask for."""
     if not isinstance(config, ClassifierConfig):
         return config
+    if config.classes and least > config.classes:
+        raise ValueError(
+            f"model.classes: {config.classes}, but the data has labels up to {least - 1}; set it to {least}"
+        )
     if not config.classes:
         if not names:
-            raise ValueError("model.classes: the data has bare numbers as labels, so say how many classes there are")
+            how = f"; set it to {least} or more" if least else ""
+            raise ValueError(f"model.classes: the data has bare numbers as labels, so say how many there are{how}")
         return replace(config, classes=len(names), class_names=names)
     if names and (config.class_names or names) != names:
         raise ValueError(
