@@ -1,16 +1,21 @@
 """What a run would take."""
 
+import json
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from pictura import facts
+from pictura.config import sized
 from pictura.data.stream import StreamConfig
 from pictura.training.loop import Trainer
 from tests.tiny import tiny
+
+WRITE = ".venv/bin/python -m tests.test_facts"
 
 
 def test_a_stream_that_does_not_know_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +73,19 @@ def test_what_there_is_to_choose_from_names_every_paper() -> None:
     assert rows["resnet 50"]["source"] == "He et al. 2016"
     assert rows["mixer B/16"]["gflops"] == pytest.approx(25.2, abs=0.05)  # measured with timm's own, 2 x its MACs
     assert rows["resnet 50"]["parameters"] == 25_557_032 - 2048 * 1000 - 1000, "torchvision's, without the head"
+
+
+def test_the_counts_that_are_kept_are_those_that_are_counted() -> None:
+    """Of one size of each kind here; `python -m tests.test_facts` counts all."""
+    known = json.loads(facts.COUNTS.read_text())
+    assert known.keys() == facts.named().keys(), f"not as listed: {WRITE}"
+    for name in ("clip ViT-B/32", "clip_resnet RN50", "mixer S/32", "resnet 18", "vit Ti/16", "vit R26+S/32"):
+        cls, size = facts.named()[name]
+        parameters, gflops = facts.counted(sized(cls, size))
+        assert known[name] == [parameters, pytest.approx(gflops, rel=1e-9)], f"not as listed: {WRITE}"
+
+
+if __name__ == "__main__":
+    kept = {name: facts.counted(sized(cls, size)) for name, (cls, size) in facts.named().items()}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(count)}" for name, count in kept.items())
+    Path(str(facts.COUNTS)).write_text(f"{{\n{lines}\n}}\n")

@@ -1,6 +1,7 @@
 """What can be known before anything is trained: what a run would take, and what there is to choose from."""
 
 import inspect
+import json
 import re
 import statistics
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from pictura.recipe import Recipe, enough_memory, prepare, recipes
 from pictura.training.flops import count_flops
 from pictura.training.loop import Trainer
 from pictura.training.memory import MemoryPeak
-from pictura.training.progress import Progress, measured_peak
+from pictura.training.progress import measured_peak
 from pictura.weights.folder import empty
 
 TITLES = {
@@ -36,6 +38,7 @@ HEADS = {
     "recipes": (),
     "data": (),
 }
+COUNTS = resources.files("pictura") / "models" / "counts.json"  # by .venv/bin/python -m tests.test_facts
 TIMED = 4  # steps
 LONGEST = 30.0  # seconds of timed steps, after which fewer must do
 
@@ -139,24 +142,28 @@ def cells(row: str | Mapping[str, Any]) -> tuple[str, ...]:
 def models() -> dict[str, dict[str, Any]]:
     """Every named size, of whole models and of towers for pictures: its parameters, the arithmetic of one picture (and
     one caption of full length, where it reads any), its paper."""
-    named = [
-        (f"{kind} {size}", cls, size)
+    known: dict[str, list[float]] = json.loads(COUNTS.read_text(encoding="utf-8"))
+    return {
+        name: dict(zip(("parameters", "gflops"), known.get(name) or counted(sized(cls, size)), strict=True))
+        | {"source": "ours" if size in getattr(cls, "ours", ()) else source_of(cls)}
+        for name, (cls, size) in named().items()
+    }
+
+
+def named() -> dict[str, tuple[type[Any], str]]:
+    """Every named size: what it is called, its class and its size."""
+    return {
+        f"{kind} {size}": (cls, size)
         for base in (ModelConfig, ImageTowerConfig)
         for kind, cls in kinds(base).items()
         for size in getattr(cls, "sizes", {})
-    ]
-    rows = {}
-    with Progress(len(named), unit="models", description="counting") as progress:
-        for number, (name, cls, size) in enumerate(named, 1):
-            config: Any = sized(cls, size)
-            module = empty(config)
-            rows[name] = {
-                "parameters": sum(p.numel() for p in module.parameters()),
-                "gflops": forward_flops(module, config) / 1e9,
-                "source": "ours" if size in getattr(cls, "ours", ()) else source_of(cls),
-            }
-            progress.update(number)
-    return rows
+    }
+
+
+def counted(config: Any) -> tuple[int, float]:
+    """Parameters, and GFLOPs of one picture and one caption: a fifth of a second for a large one."""
+    module = empty(config)
+    return sum(p.numel() for p in module.parameters()), forward_flops(module, config) / 1e9
 
 
 def forward_flops(model: Any, config: Any) -> float:
