@@ -4,7 +4,7 @@
     .venv/bin/python -m benchmarks.objectives --write       tables and plot into docs/objectives.md
 
 `heads`: the recipe `simclr` with no projection head, a linear one and a perceptron (Chen et al. 2020, section 4.2), the
-same number of steps each; the head is a hundredth of the arithmetic. `rdrop`: the recipe of that name without it, for
+same number of steps each; the head is a thousandth of the arithmetic. `rdrop`: the recipe of that name without it, for
 as many steps and for twice as many (which cost what R-Drop costs), and with alpha swept. `slip`: CLIP alone, beside
 SimCLR, and with R-Drop, the same number of floating point operations each.
 """

@@ -132,8 +132,10 @@ def prepare(
     torch.manual_seed(recipe.seed)
     objectives = {}
     for name, objective in recipe.objectives.items():
-        with impossible(f"objectives.{name}"):
+        try:
             objectives[name] = objective.build()
+        except ValueError as error:
+            raise ValueError(f"objectives.{name}.{error}") from error
     check_needs(objectives, source, recipe.data)
     check_batch(objectives, recipe.loader)
     if tokenizer is not None and initial is None and not resumed:
@@ -150,6 +152,11 @@ def prepare(
     task = Task(model, objectives, {name: weight_of(objective) for name, objective in recipe.objectives.items()})
     check_view(recipe, config)
     evaluators = {name: evaluator.build() for name, evaluator in recipe.evaluation.items()}
+    for name, measures in evaluators.items():
+        try:
+            measures.check(model)
+        except ValueError as error:
+            raise ValueError(f"evaluation.{name}: {error}") from error
     view, needs = recipe.view.build(), task.needs
     batches = Batches(source, view, tokenizer, recipe.loader, seed=recipe.seed, rank=rank, world=world, needs=needs)
     return Prepared(replace(recipe, model=config), source, tokenizer, task, batches, evaluators)

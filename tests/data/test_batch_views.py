@@ -181,7 +181,7 @@ def test_a_wrong_number_is_named(wrong: dict[str, object], message: str) -> None
 
 def test_views_larger_than_the_pictures_are_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"image_size: views of 64 pixels are cut out of pictures of 32; make the recipe's"
+        ValueError, match=r"image_size: views of 64 pixels are cut out of pictures of 32; pictures must have 64"
     ):
         SimCLRViewConfig(image_size=64).build()(pictures(2), [0, 1])
 

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from pictura.config import load
 from pictura.data.batch_views import SimCLRViewConfig
 from pictura.data.batches import ordered
+from pictura.data.randomness import random_generator
 from pictura.evaluation import alignment as module
 from pictura.evaluation.alignment import Alignment, AlignmentConfig, alignment, uniformity
 from pictura.evaluation.base import EvaluatorConfig
@@ -168,7 +169,8 @@ def test_two_views_of_a_picture_are_a_pair(embedder: Embedder) -> None:
     found = {view: dict(Alignment(source, view=view.build()).run(embedder)) for view in (config, still)}
     assert found[still]["alignment/views"] == pytest.approx(0, abs=1e-9)
     (batch,) = ordered(source, embedder.view, None, 7)
-    views = standardise_(config.build()(batch["image"], range(7), 2), embedder.model.config)
+    seeds = [int(random_generator(0, 0, index, "views").integers(2**63)) for index in range(7)]
+    views = standardise_(config.build()(batch["image"], seeds, 2), embedder.model.config)
     with torch.inference_mode():
         one, two = F.normalize(embedder.model.eval().encode_image(views).float(), dim=1).chunk(2)
     assert found[config]["alignment/views"] == pytest.approx(naive_alignment(one, two), rel=1e-4)

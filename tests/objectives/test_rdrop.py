@@ -14,7 +14,7 @@ from pictura.models.resnet import ResNetConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vit import ViTConfig
 from pictura.objectives.base import Objective, ObjectiveConfig, Task
-from pictura.objectives.classification import ClassificationConfig
+from pictura.objectives.classification import IGNORED, ClassificationConfig
 from pictura.objectives.clip import CLIPObjectiveConfig
 from pictura.objectives.rdrop import RDrop, RDropConfig
 from pictura.objectives.siglip import SigLIPObjectiveConfig
@@ -93,7 +93,17 @@ def test_of_clip_both_directions_of_the_similarities_agree() -> None:
 def test_of_siglip_each_pair_is_yes_or_no() -> None:
     outcome, task = outcome_of(clip(logit_bias=-1.0), RDropConfig(of=SigLIPObjectiveConfig()))
     outcome.loss.backward()
-    assert outcome.metrics["r/kl"] > 0 and task.model.logit_bias.grad.abs() > 0
+    assert task.model.logit_bias.grad.abs() > 0
+    model = clip(logit_bias=-1.0)
+    logits = [
+        model.logit_scale.exp() * draw["image"] @ draw["text"].T - 1
+        for draw in two_passes(model, SigLIPObjectiveConfig().build())
+    ]
+    sign = 2 * torch.eye(6) - 1
+    ce = sum(-F.logsigmoid(sign * x).sum() / 6 for x in logits) / 2
+    both = ((logits[0].sigmoid() - logits[1].sigmoid()) * (logits[0] - logits[1])).sum() / 6
+    torch.testing.assert_close(outcome.loss, ce + both / 4, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome.metrics["r/kl"], both / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_mixed_pictures_are_mixed_before_the_draws() -> None:
@@ -101,6 +111,20 @@ def test_mixed_pictures_are_mixed_before_the_draws() -> None:
     one, two = two_passes(classifier(), inner.build().train())
     assert torch.equal(one["target"], two["target"]) and one["target"].shape == (6, 3)
     assert not torch.allclose(one["scores"], two["scores"])
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_ignored_labels_take_no_part(loss: Any) -> None:
+    inner = ClassificationConfig(loss=loss)
+    objective = RDropConfig(alpha=3.0, of=inner).build()
+    one, two = (torch.randn(4, 3, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+    target = torch.tensor([0, IGNORED, 2, IGNORED])
+    given = {"one/scores": one, "two/scores": two, "target": target}
+    known = {"one/scores": one[::2], "two/scores": two[::2], "target": target[::2]}
+    found = [objective.score(nn.Identity(), some, slice(None)) for some in (given, known)]
+    torch.testing.assert_close(found[0].loss, found[1].loss)
+    for name, value in found[1].metrics.items():
+        torch.testing.assert_close(found[0].metrics[name], value)
 
 
 def test_in_evaluation_it_is_the_objective_inside() -> None:
@@ -112,16 +136,18 @@ def test_in_evaluation_it_is_the_objective_inside() -> None:
 def test_a_model_without_chance_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         outcome, _ = outcome_of(classifier(replace(VIT, dropout=0.0)), RDropConfig(of=ClassificationConfig()))
-    assert "the model has no dropout" in caplog.text and "model.image.drop_path=0.1" in caplog.text
+    assert "no dropout in what is trained" in caplog.text and "model.image.drop_path=0.1" in caplog.text
     assert "r/kl" not in outcome.metrics
 
 
 def test_batch_norm_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
     resnet = ResNetConfig(block="basic", layers=(1, 1, 1, 1), stem="cifar", width=8, image_size=16)
-    model = classifier(resnet)
-    model.image = nn.Sequential(model.image, nn.Dropout(0.1))
     with caplog.at_level(logging.WARNING):
-        Task(model, {"r": RDropConfig(of=ClassificationConfig()).build()}, {"r": 1.0})
+        outcome_of(classifier(resnet), RDropConfig(of=ClassificationConfig()))
+        assert "no dropout" in caplog.text and "batch norm" not in caplog.text
+        model = classifier()
+        model.image.norm_pre = nn.BatchNorm1d(5)
+        outcome_of(model, RDropConfig(of=ClassificationConfig()))
     assert "batch norm, through which the two draws of a batch see each other" in caplog.text
 
 

@@ -64,6 +64,11 @@ def test_the_probe_trains_the_classifiers_head_and_nothing_else() -> None:
     assert {"simclr/probe_loss", "simclr/probe_hits"} <= outcome.metrics.keys()
 
 
+def test_the_probe_names_a_label_that_is_no_class() -> None:
+    with pytest.raises(ValueError, match="label 3 in the data, but the model has 3 classes"):
+        task(3, probe=True)(BATCH | {"label": torch.tensor([0, 1, 2, 3, 1, 2])})
+
+
 def test_it_goes_together_with_clip_and_with_classification() -> None:
     torch.manual_seed(0)
     text = TextTransformerConfig(width=32, depth=1, heads=2, vocab_size=30, context_length=6)
@@ -109,6 +114,9 @@ def test_gradient_caching_is_refused_with_batch_norm_in_the_head() -> None:
         ({"temperature": -0.5}, "temperature: -0.5 must be above 0"),
         ({"head": 4}, "head"),
         ({"head_out": 0}, "head_out: 0 is below 1"),
+        ({"head": 1, "head_width": 9}, "head_width: 9, but a head of 1 has no hidden layer"),
+        ({"weight": ".nan"}, "weight"),
+        ({"schedule": [[0, -1]]}, "no factor below 0"),
         ({"schedule": [[0.5, 0], [0.5, 1]]}, r"schedule: .* must be points"),
         ({"view": {"kind": "simclr", "sizes": "cifar"}}, "size"),
     ],

@@ -64,9 +64,9 @@ def test_they_train_on_every_tower(what: str, tower: str, tmp_path: Path) -> Non
         assert all(f"{name}/loss" in line for line in lines)
     if "simclr" in TOGETHER[what][1]:
         assert [line["simclr/weight"] for line in lines] == [0.0, 0.25, 0.5, 0.5]
-    if "rdrop" in what and tower != "resnet":
-        name = next(iter(TOGETHER[what][1]))
-        assert lines[-1][f"{name}/kl"] > 0
+    for name, objective in TOGETHER[what][1].items():
+        if objective["kind"] == "rdrop" and tower != "resnet":
+            assert lines[-1][f"{name}/kl"] > 0
 
 
 def test_bf16_trains_them_too(tmp_path: Path) -> None:
@@ -92,6 +92,27 @@ def test_bf16_trains_them_too(tmp_path: Path) -> None:
         ),
         ("simclr and classes", ("data.gives=[image, captions]",), r"objectives\.class: needs label of every"),
         ("slip", ("training.micro_batch=4",), r"micro_batch: .*is batch norm"),
+        (
+            "simclr and classes",
+            ("training.freeze=[image, head]", "objectives.simclr.head=0"),
+            r"training\.freeze: nothing is left to train",
+        ),
+        (
+            "slip",
+            ("evaluation={e: {kind: accuracy, data: {kind: scenes, objects: [1, 1], gives: [image, label]}}}",),
+            r"evaluation\.e: this model \(clip\) has no head",
+        ),
+        (
+            "rdrop",
+            ("evaluation={e: {kind: retrieval, data: {kind: scenes, image_size: 16, count: 9}}}",),
+            r"evaluation\.e: this model \(classifier\) reads no texts",
+        ),
+        (
+            "slip",
+            ("evaluation={e: {kind: alignment, view: {kind: simclr, image_size: 8}, data: {kind: scenes, count: 9}}}",),
+            r"evaluation\.e: view\.image_size: 8, but the model sees 16; leave it out",
+        ),
+        ("rdrop", ("objectives.class.of={kind: simclr}",), r"objectives\.class\.of: SimCLR predicts nothing"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_trained(

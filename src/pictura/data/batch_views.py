@@ -49,7 +49,7 @@ class BatchViewConfig(Config, ABC):
     random rectangle, as share of the area, and width over height. flip: probability to be mirrored. strength: of the
     jitter of colours (the paper's s; 1.0 is brightness, contrast and saturation by up to 0.8, hue by up to 0.2 circle),
     which happens with probability `jitter`; grey, blur, solarise: probabilities. sigma: of the blur, in pixels of the
-    view, over a tenth of its side.
+    view, over a tenth of its side: views of less than 20 pixels have none.
     """
 
     sizes: ClassVar[dict[str, dict[str, Any]]] = {"imagenet": {}, "cifar": {"strength": 0.5, "blur": 0.0}}
@@ -90,7 +90,7 @@ class BatchViewConfig(Config, ABC):
         if self.image_size is not None and self.image_size > least:
             raise ValueError(
                 f"image_size: views of {self.image_size} pixels are cut out of pictures of {least}; "
-                f"make the recipe's view.image_size {self.image_size} at least"
+                f"pictures must have {self.image_size} at least"
             )
         return self.image_size or least
 

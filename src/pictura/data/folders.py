@@ -66,7 +66,11 @@ class Folder(Source):
             labels += [classes.index[folder]] * len(found)
         if not names:
             loose = next(pictures_under(self._root, "", outside_links=self._links), None)
-            hint = "it holds pictures without class folders; try `kind: sidecar`" if loose else "it holds no picture"
+            hint = (
+                "it holds pictures without class folders; try `kind: sidecar`, or `kind: pictures` without labels"
+                if loose
+                else "it holds no picture"
+            )
             raise ValueError(f"{path}: a folder with one folder of pictures per class is needed, but {hint}")
         self.class_names = classes.names
         self._names = Strings(names)

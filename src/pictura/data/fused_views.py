@@ -1,4 +1,4 @@
-"""SimCLR's augmentation in a few passes over the pixels: nearly the same views, in a fraction of the time.
+"""SimCLR's augmentation in a few passes over the pixels: nearly the same views, in less time.
 
 Crop, mirror, resize and blur are one matrix for each axis, and all changes of colour one affine map of red, green and
 blue, both multiplied together before they meet a picture; the products are in bf16. What differs from the exact form:
@@ -22,7 +22,7 @@ AT_ONCE = 2**20  # pixels of pictures that are worked on together on a CPU
 
 @dataclass(frozen=True, kw_only=True)
 class FusedSimCLRViewConfig(BatchViewConfig):
-    """As `simclr`, approximately, several times as fast where pictures are large."""
+    """As `simclr`, approximately, and faster where pictures are large."""
 
     kind: ClassVar[str] = "simclr_fused"
 

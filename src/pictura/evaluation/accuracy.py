@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -31,6 +31,9 @@ class Accuracy(Labelled):
 
     def __init__(self, source: Source, name: str = "") -> None:
         super().__init__(source, f"accuracy/{name}" if name else "accuracy")
+
+    def check(self, model: Any) -> None:
+        check_head(model)
 
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         check_head(embedder.model)

@@ -8,13 +8,14 @@ both: alignment alone says nothing.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from pictura.data.batch_views import BatchView, BatchViewConfig
 from pictura.data.batches import Batch
+from pictura.data.randomness import random_generator
 from pictura.data.source import Source, SourceConfig
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, exact_products
 from pictura.evaluation.embed import Embedder
@@ -55,6 +56,11 @@ class Alignment(Evaluator):
         self.values: dict[str, float] = {}
         self.note = ""
 
+    def check(self, model: Any) -> None:
+        size = model.config.tower.image_size
+        if self.view is not None and self.view.config.side(size, size) != size:
+            raise ValueError(f"view.image_size: {self.view.config.image_size}, but the model sees {size}; leave it out")
+
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         images, captions = self.read(embedder)
         self.values, device = {}, solving_device(embedder)
@@ -91,7 +97,8 @@ class Alignment(Evaluator):
         """Unit vectors of two views of every picture, [n e] each."""
 
         def twice(image: Tensor, batch: Batch) -> Tensor:
-            seeds = [self.seed * 2**32 + index for index in batch["index"].tolist()]
+            generators = (random_generator(self.seed, 0, index, "views") for index in batch["index"].tolist())
+            seeds = [int(generator.integers(2**63)) for generator in generators]
             return standardise_(view(image, seeds, 2), embedder.model.config)
 
         both = [rows.chunk(2) for rows, _ in embedder.walk(self.source, change=twice)]

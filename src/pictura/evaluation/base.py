@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ class EvaluatorConfig(Config, ABC):
 class Evaluator(ABC):
     """Can be run again and again (validation during training); `panels` show the latest run."""
 
+    def check(self, model: Any) -> None:  # noqa: B027  many measure any model
+        """ValueError, before anything is trained, for a model that this cannot measure."""
+
     @abstractmethod
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         """Yield (slash name, value)."""
@@ -38,6 +42,12 @@ class Evaluator(ABC):
     @abstractmethod
     def panels(self) -> list[Panel]:
         """What to look at after `run`; empty before."""
+
+
+def check_reads_texts(model: Any) -> None:
+    """ValueError for a model that has nothing to do with words."""
+    if not hasattr(model, "encode_text"):
+        raise ValueError(f"this model ({model.config.kind}) reads no texts; measure it by accuracy, probe or knn")
 
 
 def measure(evaluators: Mapping[str, Evaluator], embedder: Embedder) -> dict[str, float]:

@@ -104,7 +104,7 @@ class FewShot(Evaluator):
         wanted = placed(wanted, self.order, len(names), self.title)
         classes = torch.cat([label, wanted]).unique()  # those without a picture take no part
         label, wanted = torch.searchsorted(classes, label), torch.searchsorted(classes, wanted)
-        self.check(label, [names[i] for i in classes.tolist()])
+        self.check_shots(label, [names[i] for i in classes.tolist()])
         device = solving_device(embedder)
         x, asked, wanted, self.found = x.to(device), asked.to(device), wanted.to(device), {}
         self.how = f"{len(asked):,} pictures, {len(classes)} classes, ridge regression with l2 {self.l2:g}"
@@ -117,7 +117,7 @@ class FewShot(Evaluator):
             if self.draws > 1:
                 yield f"{self.title}/{n}/half_width", half_width(self.found[n])
 
-    def check(self, label: Tensor, names: Sequence[str]) -> None:
+    def check_shots(self, label: Tensor, names: Sequence[str]) -> None:
         """ValueError for a class with fewer training pictures than shots."""
         counts = label.bincount(minlength=len(names))
         fewest = int(counts.argmin())

@@ -7,14 +7,14 @@ every picture that carries it. A wrong candidate that ties with the best right o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pictura.data.source import Source, SourceConfig
-from pictura.evaluation.base import TIE, Evaluator, EvaluatorConfig, exact_products, thumbnail
+from pictura.evaluation.base import TIE, Evaluator, EvaluatorConfig, check_reads_texts, exact_products, thumbnail
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Gallery, Line, Panel
 
@@ -60,6 +60,9 @@ class Retrieval(Evaluator):
         self.pairs = torch.empty(2, 0, dtype=torch.long)  # [2 p]: picture's place in `indices`, text's in `texts`
         self.nearest_texts: dict[int, list[Answer]] = {}  # of a few pictures
         self.nearest_pictures: dict[int, list[Answer]] = {}  # of a few texts
+
+    def check(self, model: Any) -> None:
+        check_reads_texts(model)
 
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         parts: list[Tensor] = []

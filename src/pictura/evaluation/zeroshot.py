@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from pictura.data.batches import Batch
 from pictura.data.source import Source, SourceConfig
-from pictura.evaluation.base import EvaluatorConfig, exact_products
+from pictura.evaluation.base import EvaluatorConfig, check_reads_texts, exact_products
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.labelled import Labelled, check_labelled
 from pictura.evaluation.prompts import fill, templates_of
@@ -59,6 +59,9 @@ class ZeroShot(Labelled):
         self.templates = templates_of(templates)
         several = len(self.templates) > 1
         self.how = f"{len(self.templates)} sentences for each" if several else f"asked as “{self.templates[0]}”"
+
+    def check(self, model: Any) -> None:
+        check_reads_texts(model)
 
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         classes = classifier(embedder, self.names, self.templates)

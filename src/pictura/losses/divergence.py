@@ -28,7 +28,7 @@ class _Symmetric(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         wide = [x.float() for x in (a, b)]
         p, q = (x.softmax(-1) for x in wide)
-        d = (wide[0] - wide[1]).nan_to_num_(nan=0.0)  # -inf less -inf
+        d = torch.where(wide[0] == wide[1], 0.0, wide[0] - wide[1])  # -inf less -inf would be no number
         off = p - q
         by_a = torch.addcmul(off, p, d - (p * d).sum(-1, keepdim=True))
         by_b = -torch.addcmul(off, q, d - (q * d).sum(-1, keepdim=True))

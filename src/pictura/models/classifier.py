@@ -92,5 +92,9 @@ class Classifier(nn.Module):
         """
         if self.head is None:
             raise ValueError("classes: this model has no head; train one, or ask it for features")
-        head, features = self.head, self.encode_image(image)
-        return F.linear(features.float(), head.weight.float(), head.bias.float())
+        return self.scores(self.encode_image(image))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """features: [b e], what the head reads -> scores [b k], float32."""
+        assert self.head is not None
+        return F.linear(features.float(), self.head.weight.float(), self.head.bias.float())

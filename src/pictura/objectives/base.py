@@ -8,6 +8,7 @@ gathers features over processes, once for all objectives.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,14 @@ class ObjectiveConfig(Config, ABC):
     schedule: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        shares = [share for share, _ in self.schedule]
-        if shares != sorted(set(shares)) or not all(0 <= share <= 1 for share in shares):
+        if not isfinite(self.weight):
+            raise ValueError(f"weight: {self.weight} is no finite number")
+        shares, factors = [share for share, _ in self.schedule], [factor for _, factor in self.schedule]
+        rising = shares == sorted(set(shares)) and all(0 <= share <= 1 for share in shares)
+        if not rising or not all(0 <= factor < inf for factor in factors):
             raise ValueError(
                 f"schedule: {[list(point) for point in self.schedule]} must be points [share of the run, factor], the "
-                "shares rising from 0 to 1; try [[0, 0], [0.1, 1]]"
+                "shares rising from 0 to 1, no factor below 0; try [[0, 0], [0.1, 1]]"
             )
 
     def image_size(self, given: int) -> int:

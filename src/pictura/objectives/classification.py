@@ -17,6 +17,7 @@ from pictura.models.classifier import Classifier
 from pictura.models.pictures import read_pictures
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
 
+IGNORED = -100  # as a label: that example is not asked about; torch's number
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -75,12 +76,12 @@ class Classification(Objective):
     def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
         scores, target = features["scores"][rows], features["target"][rows]
         labels = target if target.dim() == 1 else target.argmax(1)
-        hits = (scores.argmax(1) == labels).float().mean()
+        hits = mean_of((scores.argmax(1) == labels).float(), target)
         return Outcome(class_loss(scores, target, self.config), {"hits": hits}, {"scores": scores})
 
     def divergence(self, model: nn.Module, one: Features, two: Features, rows: slice) -> Tensor:
         apart = symmetric_divergence if self.config.loss == "softmax" else bernoulli_divergence
-        return apart(one["scores"][rows], two["scores"][rows]).mean()
+        return mean_of(apart(one["scores"][rows], two["scores"][rows]), one["target"][rows])
 
     def _mixes(self, classes: int) -> list[Mix]:
         alphas = {"MixUp": self.config.mixup, "CutMix": self.config.cutmix}
@@ -92,18 +93,27 @@ class Classification(Objective):
 
 
 def check_labels(label: Tensor, classes: int) -> None:
-    """ValueError for a label that is none of 0, 1, …, classes - 1."""
-    if len(label) and not 0 <= int(label.min()) <= int(label.max()) < classes:
-        wrong = int(label.max()) if int(label.max()) >= classes else int(label.min())
-        raise ValueError(f"label {wrong} in the data, but the model has {classes} classes, 0 to {classes - 1}")
+    """ValueError for a label that is none of 0, 1, …, classes - 1, nor IGNORED."""
+    strange = label[((label < 0) & (label != IGNORED)) | (label >= classes)]
+    if len(strange):
+        raise ValueError(
+            f"label {int(strange[0])} in the data, but the model has {classes} classes, 0 to {classes - 1}"
+        )
+
+
+def mean_of(rows: Tensor, target: Tensor) -> Tensor:
+    """rows: [b] -> [], the mean over those whose target, [b] or [b k], is not IGNORED."""
+    if target.dim() > 1:
+        return rows.mean()
+    known = target != IGNORED
+    return (rows * known).sum() / known.sum()
 
 
 def class_loss(scores: Tensor, target: Tensor, config: ClassificationConfig) -> Tensor:
     """scores: [b k] float32, target: [b] labels or [b k] shares -> [], the mean over examples."""
     if config.loss == "softmax":
         return F.cross_entropy(scores, target, label_smoothing=config.label_smoothing)
-    if target.dim() == 1:
-        target = F.one_hot(target, scores.shape[1]).to(scores.dtype)
-    share = config.label_smoothing
-    target = target * (1 - share) + share / scores.shape[1]
-    return F.binary_cross_entropy_with_logits(scores, target, reduction="none").sum(1).mean()
+    share, k = config.label_smoothing, scores.shape[1]
+    soft = target if target.dim() == 2 else F.one_hot(target.clamp(min=0), k).to(scores.dtype)
+    losses = F.binary_cross_entropy_with_logits(scores, soft * (1 - share) + share / k, reduction="none")
+    return mean_of(losses.sum(1), target)

@@ -18,7 +18,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pictura.distributed.batch_norm import batch_norms
-from pictura.layers.draws import has_chance, two_draws
+from pictura.layers.draws import two_draws
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
 
 logger = logging.getLogger(__name__)
@@ -60,16 +60,10 @@ class RDrop(Objective):
             raise ValueError(f"of: {type(of).__name__} predicts nothing that two draws could agree on")
         self.alpha, self.of = alpha, of
         self.needs, self.across = of.needs, of.across
+        self.told = False
 
     def attach(self, model: nn.Module) -> None:
         self.of.attach(model)
-        if not has_chance(model):
-            logger.warning(
-                "R-Drop: the model has no dropout, so the two draws are equal and it does nothing; set "
-                "model.image.dropout=0.1 or model.image.drop_path=0.1"
-            )
-        elif any(batch_norms(model)):
-            logger.warning("R-Drop: the model has batch norm, through which the two draws of a batch see each other")
 
     def embed(self, model: nn.Module, batch: Batch) -> Features:
         """The features of both draws, under one/ and two/; those that the draws share keep their name."""
@@ -83,6 +77,9 @@ class RDrop(Objective):
                 features[name] = value
             else:
                 features |= {f"{half}{name}": part for half, part in zip(HALVES, value.chunk(2), strict=True)}
+        if self.training and not self.told:
+            self.told = True
+            warn(model, drawn=len(features) > len(found))
         return features
 
     def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
@@ -100,3 +97,14 @@ class RDrop(Objective):
 
     def settle(self, model: nn.Module) -> None:
         self.of.settle(model)
+
+
+def warn(model: nn.Module, *, drawn: bool) -> None:
+    """Of what makes R-Drop do nothing, or something else."""
+    if not drawn:
+        logger.warning(
+            "R-Drop: no dropout in what is trained, so the two draws are equal and it does nothing; set "
+            "model.image.dropout=0.1 or model.image.drop_path=0.1"
+        )
+    elif any(norm.training for _, norm in batch_norms(model)):
+        logger.warning("R-Drop: the model has batch norm, through which the two draws of a batch see each other")

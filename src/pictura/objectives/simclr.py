@@ -13,6 +13,7 @@ from pictura.losses.nt_xent import nt_xent
 from pictura.models.classifier import Classifier
 from pictura.models.pictures import PictureModelConfig, standardise_
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
+from pictura.objectives.classification import check_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,10 @@ class SimCLRConfig(ObjectiveConfig):
     """temperature: 0.1 in the paper, 0.5 for CIFAR-10. view: how the two views are made.
 
     head: linear layers between the tower and the loss, 0 to 3 (section 4.2: 2); head_width: of the hidden ones, None
-    for as many units as the tower has features; head_out: numbers that are compared.
+    for as many units as the tower has features; head_out: numbers that are compared, without a head the features.
     probe: a `classifier` learns its own head beside, on features that know nothing of it: how good they are, to watch
-    (appendix B.8: such a probe ends where one trained afterwards does). Needs labels.
+    (appendix B.8: such a probe ends where one trained afterwards does). Needs labels. Its rate is the run's, times
+    this objective's weight.
     """
 
     kind: ClassVar[str] = "simclr"
@@ -41,6 +43,10 @@ class SimCLRConfig(ObjectiveConfig):
         for name in ("head_width", "head_out"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}: {value} is below 1")
+        if self.head_width is not None and self.head < 2:
+            raise ValueError(
+                f"head_width: {self.head_width}, but a head of {self.head} has no hidden layer; leave it out"
+            )
 
     def image_size(self, given: int) -> int:
         return self.view.side(given, given)
@@ -51,7 +57,8 @@ class SimCLRConfig(ObjectiveConfig):
 
 
 class SimCLR(Objective):
-    """Metrics: `hits`, the share of views nearest to their twin; with a probe, `probe_loss` and `probe_hits`."""
+    """Metrics: `hits`, the share of views nearest to their twin; with a probe, whose loss is added, `nt_xent` and
+    `probe_loss` apart, and `probe_hits`."""
 
     across = True
 
@@ -79,7 +86,9 @@ class SimCLR(Objective):
         one, two = F.normalize(self.projection(hidden).float(), dim=1).chunk(2)
         features = {"one": one, "two": two}
         if self.config.probe:
-            scores = model.head(model.pre_logits(hidden.detach())).float()
+            if batch["label"].device.type == "cpu":  # a GPU would wait for the answer
+                check_labels(batch["label"], model.config.classes)
+            scores = model.scores(model.pre_logits(hidden.detach()))
             features["scores_one"], features["scores_two"] = scores.chunk(2)
             features["label"] = batch["label"]
         return features
@@ -91,6 +100,6 @@ class SimCLR(Objective):
             scores = torch.cat([features["scores_one"][rows], features["scores_two"][rows]])
             label = features["label"][rows].repeat(2)
             beside = F.cross_entropy(scores, label)
+            metrics |= {"nt_xent": loss, "probe_loss": beside, "probe_hits": (scores.argmax(1) == label).float().mean()}
             loss = loss + beside
-            metrics |= {"probe_loss": beside, "probe_hits": (scores.argmax(1) == label).float().mean()}
         return Outcome(loss, metrics)

@@ -97,6 +97,8 @@ class Trainer:
         self.schedule = schedule.build(config.steps)
         self.step, self._tried = 0, False
         freeze(task.model, config.freeze)
+        if not any(parameter.requires_grad for parameter in task.parameters()):
+            raise ValueError("training.freeze: nothing is left to train; leave some part out of it")
         if config.micro_batch is not None:
             check_cacheable(task)
         if config.recompute:
