@@ -125,24 +125,29 @@ def test_bf16_is_near_float32(config: ResNetConfig) -> None:
 
 
 @pytest.mark.parametrize("config", [TINY, DEEP], ids=["basic", "bottleneck"])
-def test_training_in_bf16_is_that_of_autocast(config: ResNetConfig) -> None:
-    """Which casts every weight again at each use, batch norm's excepted."""
+def test_training_in_bf16_is_as_exact_as_autocast(config: ResNetConfig) -> None:
+    """Which casts every weight again at each use, batch norm's excepted. Small maps are summed in another order."""
     image, direction = torch.randn(4, 3, config.image_size, config.image_size), torch.randn(config.features)
-    peer, model = stirred(config).train(), stirred(config).train()
+    exact, peer, model = (stirred(config).train() for _ in range(3))
+    (exact(image) * direction).square().mean().backward()
     with torch.autocast("cpu", torch.bfloat16):
         out = peer(image)
     (out.float() * direction).square().mean().backward()
     masters = Masters(model, torch.bfloat16)
     (model(image.bfloat16()).float() * direction).square().mean().backward()
     masters.collect()
-    grads = {name: p.grad for name, p in peer.named_parameters() if p.grad is not None}
+    right, grads = ({name: p.grad for name, p in of.named_parameters()} for of in (exact, peer))
     assert grads.keys() == dict(masters.trainable()).keys()
     for name, master in masters.trainable():
-        assert master.grad is not None and grads[name].abs().sum() > 0, name
-        assert close(master.grad, grads[name], 1e-3), name
+        wanted, theirs = right[name], grads[name]
+        assert master.grad is not None and theirs is not None and wanted is not None and wanted.abs().sum() > 0, name
+        off = float((theirs - wanted).norm() / wanted.norm())
+        assert off < 1 and close(master.grad, wanted, 1.3 * off + 2e-3), name
     for name, tensor in model.state_dict().items():
         if "running" in name:
-            torch.testing.assert_close(tensor, peer.state_dict()[name], msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                tensor, peer.state_dict()[name], rtol=2e-2, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}"
+            )
 
 
 @pytest.mark.parametrize("zero_init", [True, False])

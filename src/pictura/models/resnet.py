@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from pictura.layers.convolution import quick_
 from pictura.models.base import ImageTower, ImageTowerConfig, check_positive
 
 LAYERS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
@@ -125,6 +126,7 @@ class ResNet(ImageTower):
         self.layer2: nn.Module = net.layer2
         self.layer3: nn.Module = net.layer3
         self.layer4: nn.Module = net.layer4
+        quick_(self)
 
     @property
     def stages(self) -> list[nn.Module]:
