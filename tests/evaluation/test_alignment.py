@@ -1,13 +1,10 @@
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pictura.config import load
 from pictura.data.batch_views import SimCLRViewConfig
@@ -20,7 +17,7 @@ from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Table
 from pictura.evaluation.report import write_report
 from pictura.models.pictures import standardise_
-from tests.evaluation.conftest import Made
+from tests.evaluation.conftest import Largest, Made
 
 
 def distance(x: list[float], y: list[float]) -> float:
@@ -76,21 +73,12 @@ def test_many_that_lie_close_lose_no_digits() -> None:
 
 
 def test_the_whole_matrix_is_never_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            largest = max([largest, *(x.numel() for x in tree_leaves(out) if isinstance(x, Tensor))])
-            return out
-
     monkeypatch.setattr(module, "BLOCK", 30)
     x = vectors(400, e=4)
-    with Watch():
+    with Largest() as watch:
         uniformity(x)
         alignment(x, x)
-    assert 30 * 30 <= largest <= 400 * 4
+    assert 30 * 30 <= watch.numbers <= 400 * 4
 
 
 def test_pictures_and_first_captions_are_the_pairs(embedder: Embedder, tmp_path: Path) -> None:

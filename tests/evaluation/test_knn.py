@@ -1,6 +1,5 @@
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -8,8 +7,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pictura.config import load
 from pictura.data.source import Source
@@ -18,7 +15,7 @@ from pictura.evaluation.base import TIE, EvaluatorConfig
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.knn import KNN, KNNConfig, nearest, votes
 from pictura.evaluation.report import write_report
-from tests.evaluation.conftest import Made
+from tests.evaluation.conftest import Largest, Made
 from tests.evaluation.test_probe import NAMES, Coloured
 
 
@@ -107,20 +104,11 @@ def test_cold_votes_ask_the_nearest_and_hot_ones_count_heads() -> None:
 
 
 def test_the_whole_matrix_is_never_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            largest = max([largest, *(x.numel() for x in tree_leaves(out) if isinstance(x, Tensor))])
-            return out
-
     monkeypatch.setattr(knn, "BLOCK", 30)
     x, label = F.normalize(torch.ones(1000, 3), dim=1), torch.arange(1000) % 4
-    with Watch():
+    with Largest() as watch:
         votes(x[:20], x, label, 4, 10, 0.1)  # where all tie too
-    assert 20 * 30 <= largest <= 20 * (30 + 11)
+    assert 20 * 30 <= watch.numbers <= 20 * (30 + 11)
 
 
 def test_what_it_yields_is_counted_as_in_a_plain_loop(embedder: Embedder, tmp_path: Path) -> None:

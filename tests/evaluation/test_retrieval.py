@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -7,15 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pictura.evaluation.base import TIE
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Gallery
 from pictura.evaluation.report import write_report
 from pictura.evaluation.retrieval import Retrieval, distinct_texts, nearest, ranks_both_ways
-from tests.evaluation.conftest import Made
+from tests.evaluation.conftest import Largest, Made
 
 
 def naive_ranks(scores: Tensor, own: list[set[int]]) -> list[int]:
@@ -93,23 +90,14 @@ def test_a_collapsed_or_broken_model_finds_nothing() -> None:
 
 
 def test_the_whole_matrix_is_never_there() -> None:
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            largest = max([largest, *(x.numel() for x in tree_leaves(out) if isinstance(x, Tensor))])
-            return out
-
-    with Watch():
+    with Largest() as watch:
         ranks_both_ways(
             torch.randn(200, 4),
             torch.randn(300, 4),
             torch.stack((torch.arange(300) % 200, torch.arange(300))),
             block=30,
         )
-    assert 30 * 30 <= largest <= 300 * 4
+    assert 30 * 30 <= watch.numbers <= 300 * 4
 
 
 def test_the_same_caption_is_one_text_that_belongs_to_all_its_pictures() -> None:
