@@ -17,6 +17,8 @@ from .harness import Case
 if TYPE_CHECKING:
     import torch
 
+    from pictura.objectives.base import ObjectiveConfig
+
 CLASSES = 1000
 AUTOCAST = "autocast to bf16 over float32 weights, inference_mode"
 
@@ -134,18 +136,23 @@ class TrainStep(Backbone):
         return (torch.arange(self.batch) * 37 % CLASSES).to(device)
 
     def ours(self, device: str) -> Step:
+        from pictura.objectives.classification import ClassificationConfig
+
+        return self.trained(ClassificationConfig(), device)
+
+    def trained(self, objective: ObjectiveConfig, device: str) -> Step:
+        """A step of our trainer."""
         import tempfile
         from pathlib import Path
 
         from pictura.objectives.base import Task
-        from pictura.objectives.classification import ClassificationConfig
         from pictura.training.loop import Trainer, TrainingConfig
         from pictura.training.optimizers import AdamWConfig
         from pictura.training.schedules import CosineConfig
 
         precision: Any = "float32" if self.mode == "float32" else "bf16"
         config = TrainingConfig(steps=FOREVER, precision=precision, clip_norm=None, compile=self.compiled)
-        task = Task(self.model(), {"class": ClassificationConfig().build()}, {"class": 1.0})
+        task = Task(self.model(), {"class": objective.build()}, {"class": 1.0})
         folder, schedule = Path(tempfile.gettempdir()) / "benchmark", CosineConfig(warmup=0)
         trainer = Trainer(task, config, AdamWConfig(), schedule, folder, device=device)
         batch = {"image": self.pictures(device), "label": self.labels(device)}

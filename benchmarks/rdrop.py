@@ -41,23 +41,6 @@ class RDropStep(TrainStep):
             return self.trained(ClassificationConfig(), device)
         return self.two_forwards(device)
 
-    def trained(self, objective: Any, device: str) -> Step:
-        """Our trainer's step."""
-        import tempfile
-        from pathlib import Path
-
-        from pictura.objectives.base import Task
-        from pictura.training.loop import Trainer, TrainingConfig
-        from pictura.training.optimizers import AdamWConfig
-        from pictura.training.schedules import CosineConfig
-
-        config = TrainingConfig(steps=10**6, clip_norm=None)
-        task = Task(self.model(), {"class": objective.build()}, {"class": 1.0})
-        folder = Path(tempfile.gettempdir()) / "benchmark"
-        trainer = Trainer(task, config, AdamWConfig(), CosineConfig(warmup=0), folder, device=device)
-        batch = {"image": self.pictures(device), "label": self.labels(device)}
-        return lambda: trainer._advance(batch).loss.detach()
-
     def two_forwards(self, device: str) -> Step:
         """timm's model twice, cross-entropy of both and both divergences, under autocast."""
         import timm

@@ -1,8 +1,8 @@
 """A 3x3 convolution that is quick in bf16 on a CPU where maps are small; elsewhere it is torch's own.
 
 oneDNN's kernels go along rows, and in maps of seven pixels' width or less most of a row's lanes are empty: the last
-stage of a ResNet took half of a training step. Gathered into rows of 3x3xc numbers, the same maps are one dense product
-forward and two backward. `python -m benchmarks simclr_step` shows it.
+stage of a ResNet took the largest part of a training step. Gathered into rows of 3x3xc numbers, the same maps are one
+dense product forward and two backward. `python -m benchmarks simclr_step` shows it.
 """
 
 from typing import Any
