@@ -22,6 +22,7 @@ Answer = Mapping[str, Any]
 
 def command() -> NoReturn:
     """`pictura`, as a shell or `torchrun` starts it."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's large tensors in pages of 2 MiB: cheaper to come by
     code = main()
     if "RANK" in os.environ:
         from pictura.distributed.ranks import leave

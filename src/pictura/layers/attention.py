@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pictura.layers.dropout import Dropout
 from pictura.layers.linear import Linear, linear
 from pictura.layers.packing import Packing
 
@@ -45,7 +46,7 @@ class Attention(nn.Module):
         self.heads, self.causal = heads, causal
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
         qkv: Tensor = self.qkv(x)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pictura.layers.dropout import Dropout
 from pictura.layers.linear import Linear
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
@@ -60,7 +61,7 @@ class MLP(nn.Module):
         self.fc1 = Linear(width, hidden)
         self.act = ACTIVATIONS[activation]()
         self.fc2 = Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         act = self.act
