@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .clip import FOREVER, Step
-from .harness import Case
+from .harness import COMMAND, Case, Side
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +126,9 @@ class TrainStep(Backbone):
     """
 
     unit: str = "images/s"
+
+    def environment(self, side: Side) -> dict[str, str]:
+        return COMMAND if side == "ours" else {}
 
     def flops(self) -> float:
         return 3 * self.batch * self.flops_of_one()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import flops, peers
 from .captions import CAPTIONS
-from .harness import Case
+from .harness import COMMAND, Case, Side
 
 if TYPE_CHECKING:  # torch and pictura arrive with the first case that runs, so that `--list` is quick
     import torch
@@ -121,6 +121,9 @@ class TrainStep(ClipCase):
     unit: str = "pairs/s"
     compiled: bool = False
     fused: bool = True
+
+    def environment(self, side: Side) -> dict[str, str]:
+        return COMMAND if side == "ours" else {}
 
     def flops(self) -> float:
         return flops.training_step(self.config(), lengths(self.text()))

@@ -25,11 +25,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pictura.cli import ENVIRONMENT
+
 from . import measure
 
 Side = Literal["ours", "peer"]
 MIB = measure.MIB
 ROOT = Path(__file__).parent.parent
+COMMAND = ENVIRONMENT
 IDLE_LIMIT = 0.05  # share of one core that a waiting process may use before the run is doubted
 SPREAD_LIMIT = 1.3  # best round over worst
 
@@ -69,6 +72,10 @@ class Case(ABC):
     @abstractmethod
     def peer(self, device: str) -> Callable[[], Any]:
         """Prepare the peer's side of the same work, at its best setting."""
+
+    def environment(self, side: Side) -> dict[str, str]:
+        """Of a side's process, beside what there is: where ours is what the command does, it has `COMMAND` too."""
+        return {}
 
     def flops(self) -> float:
         """Floating point operations that one call of ours needs; 0 where that says nothing. Asked in our process."""
@@ -121,7 +128,7 @@ class Worker:
             [sys.executable, "-m", "benchmarks.worker", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
+            env=os.environ | {"PYTHONPATH": path} | case.environment(side),
             text=True,
         )
 

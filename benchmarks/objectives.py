@@ -23,7 +23,7 @@ from .trained import DOCS, Run, kept, train_missing, write_between
 
 NAME = "objectives"
 SEEDS = (0, 1, 2)
-BUDGET = 4.0e13  # floating point operations of a run of `slip`
+BUDGET = 1.4e13  # floating point operations of a run of `slip`
 CLIP = "objectives.simclr=null"
 PLAIN = "objectives.class={kind: classification}"
 RDROP = "objectives.clip={kind: rdrop, alpha: 1.0, of: {kind: clip}}"
@@ -37,7 +37,7 @@ STUDIES: dict[str, dict[str, list[str]]] = {  # arm -> what it changes in the re
     },
     "rdrop": {
         "off": [PLAIN],
-        "off, twice the steps": [PLAIN, "training.steps=1000"],
+        "off, twice the steps": [PLAIN, "training.steps=800"],
         "alpha 0.3": ["objectives.class.alpha=0.3"],
         "alpha 0.6": ["objectives.class.alpha=0.6"],
         "alpha 3": ["objectives.class.alpha=3"],
@@ -51,7 +51,7 @@ STUDIES: dict[str, dict[str, list[str]]] = {  # arm -> what it changes in the re
 RECIPE = {"heads": "simclr", "rdrop": "rdrop", "slip": "slip"}
 SHORTER = {
     "heads": ["training.steps=320", "schedule.warmup=32"],
-    "rdrop": ["training.steps=500", "schedule.warmup=50"],
+    "rdrop": ["training.steps=400", "schedule.warmup=40"],
     "slip": [],
 }
 REFERENCE = {"heads": "two layers", "rdrop": "off", "slip": "CLIP"}  # the arm that the others are compared with

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backbones import MODELS, TrainStep
 from .clip import Step
+from .harness import COMMAND, Side
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,9 @@ class RDropStep(TrainStep):
 
     against: str
     unit: str = "images/s"
+
+    def environment(self, side: Side) -> dict[str, str]:
+        return COMMAND if side == "ours" or self.against == "none" else {}
 
     def config(self) -> Any:
         config = super().config()

@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from .clip import FOREVER
-from .harness import Case, MemoryCase
+from .harness import COMMAND, Case, MemoryCase, Side
 from .loss import WARM
 
 if TYPE_CHECKING:
@@ -158,6 +158,9 @@ class SimCLRStep(Case):
     peer_name: str = "lightly"
     batch: int
     steps: int = 2
+
+    def environment(self, side: Side) -> dict[str, str]:
+        return COMMAND if side == "ours" else {}
 
     def tower(self) -> Any:
         from pictura.config import sized

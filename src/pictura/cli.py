@@ -19,10 +19,13 @@ from pictura.training.signals import Stopped
 
 Answer = Mapping[str, Any]
 
+ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}  # torch's large tensors in pages of 2 MiB, which are cheaper to come by
+
 
 def command() -> NoReturn:
     """`pictura`, as a shell or `torchrun` starts it."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's large tensors in pages of 2 MiB: cheaper to come by
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     code = main()
     if "RANK" in os.environ:
         from pictura.distributed.ranks import leave
@@ -168,6 +171,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--top", type=int, default=5, help="how many labels to show (default: 5)")
 
     p = verb(
+        ask,
+        "Questions about a picture, answered by a model that was trained on questions.",
+        'pictura ask runs/questions/model a.png "how many red things are there?"',
+    )
+    p.add_argument("model", help="a model: a folder or file of weights, ours or another's; a hub name")
+    p.add_argument("image", type=Path, help="a picture file")
+    p.add_argument("question", nargs="+", help="one question or several, each in quotes")
+    p.add_argument("--top", type=int, default=3, help="how many answers to show (default: 3)")
+    p.add_argument("--words", type=Path, help="a .png to draw into where in the picture each word is found")
+
+    p = verb(
         embed,
         "Pictures or texts to unit vectors, saved as .npy, with their names beside it, one a line.",
         "pictura embed runs/demo/model a.png --out vectors.npy",
@@ -196,7 +210,7 @@ def parser() -> argparse.ArgumentParser:
         "model", metavar="source", help="a model: a folder or file of weights, ours or another's; a hub name"
     )
     p.add_argument("target", type=Path, help="a new folder")
-    p.add_argument("--to", required=True, help="pictura, google, huggingface, open_clip, timm or torchvision")
+    p.add_argument("--to", required=True, help="pictura, google, huggingface, open_clip, timm, torchvision or vilt")
     p.add_argument("--dtype", choices=("float32", "float16", "bf16"), help="of the weights (default: as they are)")
     overridable(p)
 
@@ -268,6 +282,28 @@ def classify(a: argparse.Namespace) -> Answer:
         names = [str(path), *[""] * len(best)]
         rows += [(name, label, f"{p:.1%}", bar(p)) for name, (label, p) in zip(names, best.items(), strict=False)]
     show(a, "", rows)
+    return out
+
+
+def ask(a: argparse.Namespace) -> Answer:
+    from pictura import run
+
+    if a.top < 1:
+        raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
+    if a.words is not None:
+        check_place("--words", a.words)
+    model = run.load(a.model)
+    with run.watched(model.embedder):
+        answers = model.ask([a.image] * len(a.question), a.question)
+    out: dict[str, dict[str, float]] = {}
+    rows = []
+    for question, answer in zip(a.question, answers, strict=True):
+        best = out[question] = dict(sorted(answer.items(), key=lambda item: -item[1])[: a.top])
+        names = [question, *[""] * len(best)]
+        rows += [(name, said, f"{p:.1%}", bar(p)) for name, (said, p) in zip(names, best.items(), strict=False)]
+    show(a, "", rows)
+    if a.words is not None:
+        model.point(a.image, a.question[0]).save(a.words)
     return out
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pictura.config import kinds, sized
 from pictura.data.batches import Batch, prefetch
 from pictura.data.source import Source, SourceConfig
 from pictura.models.base import ImageTowerConfig, ModelConfig
+from pictura.models.vilt import ViLT, ViLTConfig
 from pictura.recipe import Recipe, enough_memory, prepare, recipes
 from pictura.training.flops import count_flops
 from pictura.training.loop import Trainer
@@ -174,12 +176,24 @@ def forward_flops(model: Any, config: Any) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         if tower is config:
             model(picture)
+        elif isinstance(config, ViLTConfig):
+            return joint_flops(model, config, picture, counter)
         elif getattr(config, "classes", 0):
             model.classify(picture)
         else:
             model.encode_image(picture)
         if hasattr(config, "text"):
             model.encode_text(torch.zeros(1, config.text.context_length, dtype=torch.long, device="meta"))
+    return float(counter.get_total_flops())
+
+
+def joint_flops(model: ViLT, config: ViLTConfig, picture: Tensor, counter: FlopCounterMode) -> float:
+    """A text's tokens are counted as further patches: how many there are in a batch is only known with its data."""
+    patches = model.image.patch_embed(picture)
+    tokens = torch.cat([patches, patches.new_empty(1, 1 + config.text.context_length, config.vit.width)], 1)
+    for block in model.image.blocks:
+        tokens = block(tokens)
+    model.pooler(tokens[:, 0])
     return float(counter.get_total_flops())
 
 

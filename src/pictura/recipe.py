@@ -22,16 +22,17 @@ from pictura.distributed.ranks import broadcast, is_main
 from pictura.distributed.ranks import world as processes
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, measure
 from pictura.evaluation.embed import Embedder
-from pictura.models.base import ModelConfig
-from pictura.models.clip import CLIPConfig
+from pictura.models.base import ModelConfig, TextConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vilt import ViLTConfig, WordsConfig
 from pictura.objectives.base import Objective, ObjectiveConfig, Task, weight_of
+from pictura.objectives.questions import QuestionsConfig
 from pictura.training.loop import TrainingConfig
 from pictura.training.optimizers import AdamWConfig, OptimizerConfig
 from pictura.training.schedules import CosineConfig, ScheduleConfig
 from pictura.weights.folder import unfit
 from pictura.weights.foreign import load_model
-from pictura.weights.initial import inherited, started, with_classes
+from pictura.weights.initial import inherited, started, with_answers, with_classes
 
 RECIPES = resources.files("pictura") / "recipes"
 
@@ -119,13 +120,22 @@ def prepare(
     """
     source, config, initial = recipe.data.build(), recipe.model, None
     if not resumed and recipe.initial is not None:
-        if recipe.tokenizer is not None:
-            raise ValueError(
-                "tokenizer: given beside `initial`, whose model has its own; leave it out (tokenizer=null)"
-            )
         initial, tokenizer = load_model(recipe.initial)
         assert isinstance(initial.config, ModelConfig)
         config = started(initial.config, recipe.model, seen(recipe))
+        learns_words = hasattr(config, "text") and type(config) is not type(initial.config)
+        if recipe.tokenizer is not None and not learns_words:
+            raise ValueError(
+                "tokenizer: given beside `initial`, whose model has its own; leave it out (tokenizer=null)"
+            )
+        if learns_words:
+            tokenizer = None
+            if recipe.tokenizer is None:
+                raise ValueError(
+                    "tokenizer: missing; the words are new to the model of `initial`: try {kind: wordpiece}"
+                )
+            tokenizer = same_everywhere(lambda: recipe.tokenizer.build(source.all_captions))  # type: ignore[union-attr]
+            config = fitted(config, tokenizer)
     elif not resumed and recipe.tokenizer is not None:
         tokenizer = same_everywhere(lambda: recipe.tokenizer.build(source.all_captions))  # type: ignore[union-attr]
     assert config is not None
@@ -142,6 +152,9 @@ def prepare(
         config = fitted(config, tokenizer)
     if any("label" in objective.needs for objective in objectives.values()):
         config = with_classes(config, source.class_names, source.least_classes)
+    for objective in recipe.objectives.values():
+        if isinstance(objective := getattr(objective, "of", objective), QuestionsConfig):
+            config = with_answers(config, source.answers(objective.least))
     with impossible("model"):
         model = config.build()
     if initial is not None:
@@ -219,11 +232,14 @@ def same_everywhere(build: Callable[[], Tokenizer]) -> Tokenizer:
 
 def fitted(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     """The model's configuration with the vocabulary that its tokenizer has."""
-    if not isinstance(model, CLIPConfig):
+    text = getattr(model, "text", None)
+    if not isinstance(text, TextConfig):
         return model
-    text = replace(model.text, vocab_size=tokenizer.vocab_size, end_token=tokenizer.end)
+    text = replace(text, vocab_size=tokenizer.vocab_size, end_token=tokenizer.end)
+    if isinstance(text, WordsConfig):
+        text = replace(text, mask_token=tokenizer.mask)
     tokenizer.context_length = text.context_length
-    return replace(model, text=text)
+    return replace(model, text=text)  # type: ignore[call-arg]
 
 
 def seen(recipe: Recipe) -> int:
@@ -252,6 +268,8 @@ def check_view(recipe: Recipe, config: ModelConfig) -> None:
             f"{what}, but model.image.image_size is {config.tower.image_size}; "
             "give both the same, or with `initial` the view's alone"
         )
+    if isinstance(config, ViLTConfig) and getattr(view, "patch_size", config.vit.patch_size) != config.vit.patch_size:
+        raise ValueError(f"view.patch_size: {view.patch_size}, but the model's is {config.vit.patch_size}")  # type: ignore[attr-defined]
     for key in ("resize", "interpolation", "crop"):
         given, kept = getattr(view, key, None), getattr(config, key)
         if isinstance(view, CropConfig) and given != kept:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from pictura.config import load
 from pictura.data.batches import BadSamples, Batch, Batches, LoaderConfig, ordered
+from pictura.data.bpe import TrainTokenizerConfig
+from pictura.data.fit import FitConfig
 from pictura.data.scenes import ScenesConfig
 from pictura.data.source import BadSample, Example, Source
 from pictura.data.stream import Stream, StreamConfig
@@ -179,7 +181,81 @@ def test_scenes_pass_through_untouched() -> None:
         assert (batch["image"][row].permute(1, 2, 0).numpy() == source[index]["image"]).all()
 
 
+class Told(Pixels):
+    """Pairs of pictures of several sizes, and words about them."""
+
+    provides = frozenset({"image", "images", "label", "captions", "question", "statement"})
+
+    def __getitem__(self, index: int) -> Example:
+        example = dict(super().__getitem__(index))
+        pixels = np.random.default_rng(index).integers(0, 256, (6, 6 + index % 5, 3), dtype=np.uint8)
+        example |= {"image": pixels, "images": [pixels, pixels[::-1]], "captions": self.captions(index)}
+        return example | {"question": f"is it {index}?", "statement": f"it is {index}"}  # type: ignore[return-value]
+
+    def captions(self, index: int) -> list[str]:
+        if index in self.broken:
+            raise BadSample(f"{index}.jpg", "torn")
+        return [f"number {index}", f"the number {index}"]
+
+
+TOLD = frozenset({"image", "left", "right", "text", "other", "words", "question", "statement", "label"})
+
+
+def told(steps: int, *, start: int = 0, workers: int = 0, rank: int = 0, world: int = 1) -> list[Batch]:
+    source = Told(31, broken=frozenset({3, 17}))
+    tokenizer = TrainTokenizerConfig(vocab_size=560).build(lambda: ["number the is it"])
+    view = FitConfig(image_size=8, patch_size=4, longest=16, rand_augment=(2, 9)).build()
+    config = LoaderConfig(batch_size=8, workers=workers, max_bad=1.0)
+    batches = Batches(source, view, tokenizer, config, seed=0, rank=rank, world=world, needs=TOLD)
+    return list(itertools.islice(batches.iterate(start), steps))
+
+
+def rows_of(batches: list[Batch]) -> list[dict[str, Any]]:
+    """What each example has: pictures, and texts without their padding."""
+    examples = []
+    for batch in batches:
+        for place in range(len(batch["index"])):
+            row = {key: batch[key][place] for key in batch}
+            for key in ("text", "other", "words", "question", "statement"):
+                row[key] = row[key][: row[key].nonzero().max() + 1]
+            examples.append(row)
+    return examples
+
+
+def assert_alike(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys() == TOLD | {"index", "key"}
+        assert a["key"] == b["key"]
+        assert all(torch.equal(a[key], b[key]) for key in a.keys() - {"key"})
+
+
+def test_pairs_questions_and_others_captions_are_the_same_at_any_start_with_any_workers_and_ranks() -> None:
+    reference = told(6)
+    assert isinstance(reference[0]["left"], list)
+    assert len({one.shape for batch in reference for one in batch["left"]}) > 1
+    for start, workers in ((2, 0), (0, 1), (3, 3)):
+        again = told(6 - start, start=start, workers=workers)
+        assert_alike(rows_of(reference[start:]), rows_of(again))
+        assert [batch["text"].shape for batch in again] == [batch["text"].shape for batch in reference[start:]]
+    parts = [told(6, rank=rank, world=2) for rank in range(2)]
+    shared = [row for pair in zip(*parts, strict=True) for row in rows_of([*pair])]
+    assert_alike(rows_of(reference), shared)
+
+
 # evaluation
+
+
+def test_ordered_gives_both_pictures_of_a_pair() -> None:
+    source, view = Told(3), FitConfig(image_size=4, patch_size=2).build()
+    (batch,) = ordered(source, view, None, 4)
+    assert set(batch) == {"index", "key", "label", "image", "left", "right", "captions", "question", "statement"}
+    assert batch["question"] == ["is it 0?", "is it 1?", "is it 2?"]
+    random = np.random.default_rng()
+    for row in range(3):
+        for key, picture in zip(("left", "right"), source[row]["images"], strict=True):  # type: ignore[typeddict-item]
+            assert torch.equal(batch[key][row], view(picture, random))
+    (batch,) = ordered(source, None, None, 4)
+    assert not {"image", "images", "left", "right"} & set(batch)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -255,6 +331,13 @@ def test_bad_samples_of_a_stream_are_counted() -> None:
     assert len(batches.bad) == 5
     with pytest.raises(ValueError, match="examples"):
         _ = batches.steps_per_epoch
+
+
+def test_a_stream_has_no_other_examples_to_ask() -> None:
+    source = Tape()
+    source.provides = source.provides | {"captions"}
+    with pytest.raises(ValueError, match=r"caption of another example .* use `kind: shards`, or a table or folders"):
+        Batches(source, None, object(), LoaderConfig(batch_size=2), seed=0, needs=frozenset({"other"}))  # type: ignore[arg-type]
 
 
 def test_folders_from_end_to_end(tmp_path: Path) -> None:

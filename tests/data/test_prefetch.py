@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pictura.data.prefetch import Batch, prefetch
+from pictura.data.prefetch import Batch, changed, prefetch
 
 
 def batches(count: int) -> Iterator[Batch]:
     for number in range(count):
         image = torch.full((2, 4, 4, 3), number, dtype=torch.uint8).movedim(-1, -3)
-        yield {"image": image, "index": torch.tensor([number, -number]), "key": [f"k{number}"]}
+        some = [image[0], image[1, :, :2]]  # of several sizes
+        yield {"image": image, "index": torch.tensor([number, -number]), "key": [f"k{number}"], "left": some}
 
 
 def threads() -> list[str]:
@@ -28,7 +29,28 @@ def test_the_same_batches_in_the_same_order() -> None:
         assert torch.equal(ours["image"], theirs["image"])
         assert torch.equal(ours["index"], theirs["index"])
         assert ours["image"].is_contiguous(memory_format=torch.channels_last)
+        assert all(map(torch.equal, ours["left"], theirs["left"]))
     assert not threads()
+
+
+def test_tensors_in_lists_are_changed_and_nothing_else_is() -> None:
+    image, words = torch.arange(6).view(2, 3), ["a", "b"]
+    batch = {"image": image, "left": [image[0], image[1]], "key": words, "mixed": [image, "c", None], "none": []}
+    found = changed(batch, lambda tensor: tensor + 10)
+    assert torch.equal(found["image"], image + 10)
+    assert [one.tolist() for one in found["left"]] == [[10, 11, 12], [13, 14, 15]]
+    assert found["key"] == words
+    assert torch.equal(found["mixed"][0], image + 10)
+    assert found["mixed"][1:] == ["c", None]
+    assert found["none"] == []
+    assert batch["left"][0].tolist() == [0, 1, 2]
+
+
+def test_to_another_device_all_of_them() -> None:
+    """The device without memory, which every machine has."""
+    for batch in prefetch(batches(3), "meta"):
+        assert batch["image"].is_meta
+        assert [tuple(one.shape) for one in batch["left"] if one.is_meta] == [(3, 4, 4), (3, 2, 4)]
 
 
 def test_it_works_ahead_but_not_further_than_told() -> None:
@@ -88,3 +110,4 @@ def test_on_a_cuda_device() -> None:
         assert (batch["image"].float() * 1.0 == number).all()
         assert batch["index"].tolist() == [number, -number]
         assert batch["key"] == [f"k{number}"]
+        assert all(one.is_cuda and (one == number).all() for one in batch["left"])

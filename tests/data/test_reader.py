@@ -5,12 +5,15 @@ import pytest
 import torch
 
 from pictura.data.bpe import TrainTokenizerConfig
+from pictura.data.fit import FitConfig
 from pictura.data.randomness import random_generator
 from pictura.data.reader import ATTEMPTS, Job, Reader, tensors
 from pictura.data.source import BadSample, Example, Source
 from pictura.data.text import Tokenizer
 from pictura.data.views import NoViewConfig, RandomCropConfig
+from tests.data.files import encoded
 
+NEW = frozenset({"image", "left", "right", "text", "other", "words", "question", "statement"})
 CAPTIONS = [f"picture number {number} of many" for number in range(40)]
 ALL = frozenset({"image", "text", "label", "captions", "extra"})
 
@@ -145,3 +148,138 @@ def test_what_is_being_read_is_noted_and_an_unexpected_error_names_it() -> None:
         reader(Job(0, np.array([4, 5])), notes.append)
     assert notes == ["example 4", "example 4, n4", "example 5"]
     assert caught.value.__notes__ == ["while reading example 5"]
+
+
+# pictures of several sizes, pairs, questions, other examples' captions
+
+
+class Pairs(Numbers):
+    """Example i: a picture 8 pixels high and 8 + i wide; a pair of them, encoded where i is odd; words about them."""
+
+    provides = frozenset({"image", "images", "captions", "question", "statement", "label"})
+
+    def __getitem__(self, index: int) -> Example:
+        example = dict(super().__getitem__(index))
+        example["image"], right = self.picture(index, 0), self.picture(index, 1)
+        example["images"] = (
+            [encoded(_picture(example["image"])), right]  # type: ignore[arg-type]
+            if index % 2
+            else np.stack([example["image"], right])
+        )
+        example |= {"question": f"how many of number {index}?", "statement": f"there are {index} of many"}
+        return example  # type: ignore[return-value]
+
+    def picture(self, index: int, which: int) -> np.ndarray:
+        return np.random.default_rng([index, which]).integers(0, 256, (8, 8 + index, 3), dtype=np.uint8)
+
+    def captions(self, index: int) -> list[str]:
+        if index in self.broken:
+            raise BadSample(f"n{index}", "torn")
+        return [f"{caption} {index}" for caption in CAPTIONS[: index + 1]]
+
+
+def test_a_batch_with_all_keys_holds_what_a_naive_reading_gives(tokenizer: Tokenizer) -> None:
+    source, view = Pairs(), RandomCropConfig(image_size=6, scale=(0.3, 1.0), flip=True).build()
+    indices = [7, 3, 12, 3]
+    batch = tensors(Reader(source, view, tokenizer, NEW, seed=5)(Job(2, np.array(indices)), nothing)[0])
+    rows: dict[str, list[torch.Tensor]] = {"image": [], "left": [], "right": []}
+    texts, others = [], []
+    for index in indices:
+        random = random_generator(5, 2, index, "sample")
+        captions = source.captions(index)
+        texts.append(captions[int(random.random() * len(captions))])
+        for key, which in (("image", 0), ("left", 0), ("right", 1)):
+            rows[key].append(view(_picture(source.picture(index, which)), random))  # type: ignore[arg-type]
+        random = random_generator(5, 2, index, "other")
+        while True:
+            whose, chance = int(random.integers(20)), random.random()
+            if whose != index:
+                break
+        others.append(source.captions(whose)[int(chance * (whose + 1))])
+    for key, expected in rows.items():
+        assert torch.equal(batch[key], torch.stack(expected))
+        assert batch[key].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch["text"], tokenizer(texts))
+    assert torch.equal(batch["other"], tokenizer(others))
+    assert torch.equal(batch["question"], tokenizer([f"how many of number {index}?" for index in indices]))
+    assert torch.equal(batch["statement"], tokenizer([f"there are {index} of many" for index in indices]))
+    assert torch.equal(batch["words"], tokenizer.word_numbers(batch["text"]))
+    assert batch["words"].max() > 3
+    alone = tensors(Reader(source, view, tokenizer, ALL - {"extra"}, seed=5)(Job(2, np.array(indices)), nothing)[0])
+    assert torch.equal(alone["image"], batch["image"]), "further keys must not change the others"
+    assert torch.equal(alone["text"], batch["text"])
+
+
+def test_pictures_of_several_sizes_come_as_a_list(tokenizer: Tokenizer) -> None:
+    source, view = Pairs(), FitConfig(image_size=8, patch_size=4, longest=20).build()
+    keys = frozenset({"image", "left"})
+    made, _ = Reader(source, view, None, keys, seed=0)(Job(0, np.array([0, 4, 8])), nothing)
+    batch = tensors(made)
+    for key in keys:
+        assert [tuple(one.shape) for one in batch[key]] == [(3, 8, 8), (3, 8, 12), (3, 8, 16)]
+        for one, array, index in zip(batch[key], made[key], (0, 4, 8), strict=True):
+            assert one.dtype == torch.uint8
+            assert one.data_ptr() == array.ctypes.data
+            assert one.permute(1, 2, 0).is_contiguous()
+            assert np.array_equal(array, source.picture(index, 0))
+    alike = tensors(Reader(source, view, None, keys, seed=0)(Job(0, np.array([4, 4])), nothing)[0])
+    assert alike["image"].shape == (2, 3, 8, 12)
+
+
+def test_without_a_tokenizer_texts_stay_as_they_are() -> None:
+    made, _ = Reader(Pairs(), None, None, frozenset({"question", "statement"}), seed=None)(
+        Job(0, np.arange(2)), nothing
+    )
+    assert made["question"] == ["how many of number 0?", "how many of number 1?"]
+    assert made["statement"] == ["there are 0 of many", "there are 1 of many"]
+
+
+def test_a_pair_with_one_picture_missing_is_a_bad_sample() -> None:
+    class Torn(Pairs):
+        def __getitem__(self, index: int) -> Example:
+            example = dict(super().__getitem__(index))
+            example["images"] = example["images"][: 1 if index == 2 else 2]  # type: ignore[index]
+            if index == 4:
+                example["images"] = [example["image"], b"<html>"]
+            return example  # type: ignore[return-value]
+
+    view = FitConfig(image_size=8, patch_size=4).build()
+    made, bad = Reader(Torn(), view, None, frozenset({"right"}), seed=None)(Job(0, np.arange(6)), nothing)
+    assert made["index"].tolist() == [0, 1, 3, 5]
+    assert bad == [("n2", "1 of the 2 pictures of a pair"), ("n4", "a web page (HTML), not a picture")]
+
+
+def test_another_s_caption_is_never_one_s_own_and_any_may_come(tokenizer: Tokenizer) -> None:
+    class Same(Pairs):
+        def captions(self, index: int) -> list[str]:
+            return ["a cat", "a dog"][index % 2 :][:1] if index < 6 else ["a bird", "a cat"]
+
+        def __getitem__(self, index: int) -> Example:
+            assert index in wanted, "the other example's picture must not be read"
+            return super().__getitem__(index) | {"captions": self.captions(index)}  # type: ignore[return-value]
+
+    wanted = range(8)
+    reader = Reader(Same(8), None, tokenizer, frozenset({"other"}), seed=1)
+    for index, expected in ((0, {"a dog", "a bird"}), (1, {"a cat", "a bird"}), (7, {"a dog"})):
+        wanted = range(index, index + 1)
+        made = [reader(Job(epoch, np.array([index])), nothing)[0]["other"][0] for epoch in range(50)]
+        assert {tokenizer.decode(row) for row in map(torch.from_numpy, made)} == expected
+
+
+def test_where_all_say_the_same_another_s_caption_is_not_to_be_had() -> None:
+    class Alike(Pairs):
+        def captions(self, index: int) -> list[str]:
+            return [] if index == 1 else ["a photo"]
+
+        def __getitem__(self, index: int) -> Example:
+            return super().__getitem__(index) | {"captions": ["a photo"]}  # type: ignore[return-value]
+
+    reader = Reader(Alike(4, frozenset({2})), None, None, frozenset({"other"}), seed=0)
+    with pytest.raises(ValueError, match=rf"n0: {ATTEMPTS} captions drawn from the data, and each is one of its own"):
+        reader(Job(0, np.array([0])), nothing)
+
+
+def test_another_s_caption_is_never_a_torn_one(tokenizer: Tokenizer) -> None:
+    reader = Reader(Pairs(3, frozenset({1})), None, tokenizer, frozenset({"other"}), seed=0)
+    made = [reader(Job(epoch, np.array([0])), nothing)[0]["other"][0] for epoch in range(20)]
+    assert {tokenizer.decode(row) for row in map(torch.from_numpy, made)} == {f"{text} 2" for text in CAPTIONS[:3]}

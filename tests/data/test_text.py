@@ -17,11 +17,13 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
+from tokenizers import models, pre_tokenizers
 
 from pictura.data import text as text_module
 from pictura.data.bpe import TrainTokenizerConfig
 from pictura.data.text import Tokenizer, byte_letters
 from pictura.data.vocabularies import CLIPTokenizerConfig
+from pictura.data.wordpiece import WordPieceTokenizerConfig
 
 THEIRS = SimpleTokenizer()
 OURS = CLIPTokenizerConfig().build(list)
@@ -151,6 +153,111 @@ def test_decode_stops_at_the_end_and_takes_tensors() -> None:
     assert OURS.decode(ids[0]) == OURS.decode(ids[0].tolist()) == "a photo of a cat"
     assert OURS.decode(ids[1]) == "two"
     assert OURS.decode([]) == ""
+
+
+# which word a token belongs to
+
+CAPTIONS = ["a red dog runs", "the red dogs ran near an old, old house!"] * 2
+SPLITTING = {
+    "clip": TrainTokenizerConfig(vocab_size=550).build(lambda: CAPTIONS),
+    "wordpiece": WordPieceTokenizerConfig(vocab_size=130, context_length=30).build(lambda: CAPTIONS),
+}
+
+
+def naive_word_numbers(tokenizer: Tokenizer, row: list[int]) -> list[int]:
+    """One token after another, by its spelling."""
+    numbers: list[int] = []
+    word, within, closed = 0, False, True
+    for number in row:
+        token = tokenizer._rust.id_to_token(number)
+        assert token is not None
+        if number in (tokenizer.start, tokenizer.end):
+            within = number == tokenizer.start and not numbers
+            numbers.append(0)
+            continue
+        if tokenizer._clip_form:
+            new, closed = closed, token.endswith("</w>")
+        else:
+            new = not token.startswith("##")
+        word += within and new
+        numbers.append(word if within else 0)
+    return numbers
+
+
+@pytest.mark.parametrize("form", SPLITTING)
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text("abdeghnor ,!'é中", max_size=30), min_size=1, max_size=4), st.integers(2, 30))
+def test_word_numbers_are_those_of_a_walk_from_token_to_token(form: str, texts: list[str], length: int) -> None:
+    tokenizer = SPLITTING[form]
+    ids = tokenizer(texts, length)
+    numbers = tokenizer.word_numbers(ids)
+    assert numbers.dtype == torch.int64
+    assert numbers.tolist() == [naive_word_numbers(tokenizer, row) for row in ids.tolist()]
+
+
+@pytest.mark.parametrize("form", SPLITTING)
+@settings(deadline=None, max_examples=60)
+@given(st.text("abdeghnor ,!'é中", max_size=30))
+def test_word_numbers_are_the_librarys(form: str, text: str) -> None:
+    tokenizer = SPLITTING[form]
+    words = tokenizer._rust.encode(text, add_special_tokens=False).word_ids
+    numbers = tokenizer.word_numbers(tokenizer([text], 200))[0]
+    assert numbers.tolist() == [0, *(word + 1 for word in words), 0]
+
+
+@pytest.mark.parametrize("form", SPLITTING)
+def test_a_word_of_several_pieces_has_one_number(form: str) -> None:
+    tokenizer = SPLITTING[form]
+    ids = tokenizer(["dogged, red", "red"])
+    numbers = tokenizer.word_numbers(ids).tolist()
+    assert numbers[0] == [*sorted(numbers[0][:-1]), 0]
+    assert numbers[0].count(1) > 1, "dogged is no word of the captions"
+    assert [numbers[0].count(2), numbers[0].count(3), max(numbers[0])] == [1, 1, 3]
+    assert numbers[1] == [0, 1] + [0] * (len(numbers[1]) - 2)
+    assert pickle.loads(pickle.dumps(tokenizer)).word_numbers(ids).tolist() == numbers
+
+
+def test_a_start_within_a_text_is_no_word_and_parts_two() -> None:
+    row = OURS(["cat <|startoftext|> dog <|endoftext|> house"])
+    assert OURS.word_numbers(row).tolist() == [[0, 1, 0, 2, 0, 0, 0]]
+    assert OURS.word_numbers(torch.tensor([[OURS.end, 320], [320, OURS.start], [OURS.start, 320]])).tolist() == [
+        [0, 0],
+        [0, 0],
+        [0, 1],
+    ]
+
+
+def test_word_numbers_of_nothing() -> None:
+    assert OURS.word_numbers(OURS([])).shape == (0, 2)
+    assert OURS.word_numbers(OURS([""])).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("mark", ["Ġ", "▁"])
+def test_a_mark_before_a_word_begins_it(mark: str) -> None:
+    """Byte-level BPE (RoBERTa's) and sentencepiece (T5's); the other's mark is a letter like any other."""
+    other = {"Ġ": "▁", "▁": "Ġ"}[mark]
+    pieces = [f"{mark}h", f"{mark}red", "red", "h", "at", other, ",", mark, f"{mark}at"]
+    rust = tokenizers.Tokenizer(
+        models.BPE({token: n for n, token in enumerate(["<s>", "<pad>", "</s>", "<mask>", *pieces])}, [])
+    )
+    rust.add_special_tokens(["<s>", "<pad>", "</s>", "<mask>"])
+    tokenizer = Tokenizer(rust)
+    spelled = ["<s>", "h", "at", ",", f"{mark}red", other, mark, "h", "at", "<mask>", "</s>", "<pad>"]
+    ids = torch.tensor([[rust.token_to_id(token) for token in spelled]])
+    assert tokenizer.word_numbers(ids).tolist() == [[0, 1, 1, 1, 2, 2, 3, 3, 3, 4, 0, 0]]
+    assert tokenizer.mask == 3
+
+
+def test_without_marks_each_token_is_a_word() -> None:
+    rust = tokenizers.Tokenizer(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "red": 2, "hat": 3}, unk_token="[SEP]"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = Tokenizer(rust)
+    assert tokenizer.word_numbers(tokenizer(["red hat red"])).tolist() == [[0, 1, 2, 3, 0]]
+
+
+def test_the_mask_is_none_where_there_is_none() -> None:
+    assert OURS.mask is None
+    assert SPLITTING["wordpiece"].mask == 4
 
 
 # the file

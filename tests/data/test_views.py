@@ -130,7 +130,8 @@ def test_a_crop_share_asks_the_decoder_for_more_pixels() -> None:
 @pytest.mark.parametrize("kind", kinds(ViewConfig))
 def test_every_view(kind: str) -> None:
     """Shape, type, memory order, and chance from the generator alone."""
-    config = load(ViewConfig, {"kind": kind, "image_size": 12})  # type: ignore[type-abstract]
+    patches = {"patch_size": 4} if kind == "fit" else {}
+    config = load(ViewConfig, {"kind": kind, "image_size": 12} | patches)  # type: ignore[type-abstract]
     view: View = config.build()
     assert view.image_size == 12
     image = picture(12, 12)

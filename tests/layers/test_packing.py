@@ -18,7 +18,7 @@ def grid(lengths: list[int], width: int = 6) -> Tensor:
 
 @given(lengths=LENGTHS)
 def test_tokens_lie_side_by_side_in_their_order(lengths: list[int]) -> None:
-    x, packing = grid(lengths), Packing(torch.tensor(lengths), 6)
+    x, packing = grid(lengths), Packing(torch.tensor(lengths), width=6)
     packed = packing.pack(x)
     assert torch.equal(packed, torch.cat([row[:length] for row, length in zip(x, lengths, strict=True)]))
     for i, start in enumerate(packing.start.tolist()):
@@ -31,7 +31,7 @@ def test_tokens_lie_side_by_side_in_their_order(lengths: list[int]) -> None:
 
 @given(lengths=LENGTHS)
 def test_gradients_against_indexing(lengths: list[int]) -> None:
-    packing, seed = Packing(torch.tensor(lengths), 6), grid(lengths).detach()
+    packing, seed = Packing(torch.tensor(lengths), width=6), grid(lengths).detach()
     inside = torch.arange(6) < torch.tensor(lengths)[:, None]
     x, y = grid(lengths), grid(lengths)
     (packing.unpack(packing.pack(x).square()) * seed).sum().backward()
@@ -45,7 +45,7 @@ def test_a_block_gives_packed_what_it_gives_padded(read: bool, dtype: torch.dtyp
     torch.manual_seed(0)
     block = Block(8, 2, causal=True).to(dtype)
     lengths = torch.tensor([3, 6, 1])
-    packing, padded = Packing(lengths, 6), torch.randn(3, 6, 8, dtype=dtype, requires_grad=True)
+    packing, padded = Packing(lengths, width=6), torch.randn(3, 6, 8, dtype=dtype, requires_grad=True)
     at = lengths - 1 if read else None
     found = block(packing.pack(padded), at, packing)
     wanted = block(padded, at) if read else packing.pack(block(padded))
@@ -60,6 +60,6 @@ def test_a_block_gives_packed_what_it_gives_padded(read: bool, dtype: torch.dtyp
 
 def test_one_token_of_each_example() -> None:
     x, at = grid([2, 5, 3]), torch.tensor([1, 4, 0])
-    packing = Packing(torch.tensor([2, 5, 3]), 6)
+    packing = Packing(torch.tensor([2, 5, 3]), width=6)
     assert torch.equal(take(packing.pack(x), at, packing), take(x, at))
     assert torch.equal(take(x, at)[:, 0], torch.stack([x[0, 1], x[1, 4], x[2, 0]]))

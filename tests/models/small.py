@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from pictura.config import Config, kinds, load
 from pictura.models.base import ImageTower, ImageTowerConfig, ModelConfig, TextTowerConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vilt import ViLT
 
 SMALL: dict[str, Any] = {"image_size": 64, "patch_size": 16, "width": 24, "depth": 2, "heads": 3, "embed_dim": 10}
 SMALL |= {"layers": (1, 1, 1, 1), "tokens": 16, "channels": 48, "vocab_size": 600, "context_length": 12, "classes": 5}
+SMALL |= {"end_token": 599, "answers": tuple("abcde"), "tasks": ("words", "matching", "rank", "answers", "pair")}
 SMALL |= {"pre_logits": 7, "logit_bias": -3.0, "projection_bias": True}  # what is optional is there
 
 NOISE = torch.Generator().manual_seed(1)
@@ -46,7 +48,8 @@ def wholes() -> Iterator[Any]:
     for kind in kinds(ModelConfig):
         config = load(ModelConfig, {"kind": kind})
         if isinstance(config, PictureModelConfig):
-            yield from (small(replace(config, image=tower)) for tower in towers(ImageTowerConfig))
+            fit = [tower for tower in towers(ImageTowerConfig) if isinstance(tower, config.tower_kind)]
+            yield from (small(replace(config, image=tower)) for tower in fit)
         else:
             yield small(config)
 
@@ -87,7 +90,35 @@ def calls(model: nn.Module) -> dict[str, tuple[Callable[[Tensor], Tensor], Tenso
         return {"image": (model, IMAGE)}
     if isinstance(config, TextTowerConfig):
         return {"text": (model, TEXT)}
+    if isinstance(model, ViLT):
+        return {verb: (call, torch.arange(3)) for verb, call in joint(model).items()}
     return {verb: (getattr(model, verb), given) for verb, given in VERBS.items() if hasattr(model, verb)}
+
+
+def joint(model: ViLT) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What a ViLT makes of the pairs with these numbers; of words the first of each text."""
+
+    def first_word(i: Tensor) -> Tensor:
+        found = model(IMAGE[i], TEXT[i])
+        lengths = found.inside.sum(1)
+        return model.heads["words"](found.words[lengths.cumsum(0) - lengths])  # type: ignore[no-any-return]
+
+    return {
+        "read": lambda i: model.read(IMAGE[i], TEXT[i]),
+        "rank": lambda i: model.match(IMAGE[i], TEXT[i])[:, None],
+        "matching": lambda i: model.heads["matching"](model.read(IMAGE[i], TEXT[i])),
+        "answers": lambda i: model.answer(IMAGE[i], TEXT[i]),
+        "pair": lambda i: model.compare(IMAGE[i], IMAGE[2 - i], TEXT[i]),
+        "words": first_word,
+    }
+
+
+def seen(model: nn.Module, image: Tensor) -> Tensor:
+    """What a whole model makes of pictures, with a text beside each where it needs one."""
+    if isinstance(model, ViLT):
+        return model.read(image, TEXT[: len(image)])
+    out: Tensor = model.encode_image(image)
+    return out
 
 
 def outputs(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:

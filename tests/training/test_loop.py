@@ -159,6 +159,17 @@ def test_bf16_keeps_what_is_too_small_for_bf16(tmp_path: Path) -> None:
     assert 1e-5 < float(moved.median()) < 1.1e-3
 
 
+def test_pictures_of_several_sizes_go_to_the_device_too() -> None:
+    """To the one without memory, which every machine has."""
+    trainer = Trainer.__new__(Trainer)
+    trainer.device = torch.device("meta")
+    image = [torch.zeros(3, 4, 4), torch.zeros(3, 4, 6)]
+    moved = trainer._moved({"image": image, "label": torch.zeros(2), "key": ["a", "b"]})
+    assert [(one.is_meta, one.shape) for one in moved["image"]] == [(True, one.shape) for one in image]
+    assert moved["label"].is_meta
+    assert moved["key"] == ["a", "b"]
+
+
 def test_locked_parts_keep_their_bits(tmp_path: Path) -> None:
     ours = trainer(tmp_path, freeze=("image",), ema=0.9)
     before = weights(ours)

@@ -83,7 +83,7 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "convolutional stem": (classifier(VIT | {"stem": {"kind": "conv", "channels": 8}}), "pictura"),
     "clip of a mixer": (clip(MIXER), "pictura"),
 }
-EVERYONE = ("google", "huggingface", "open_clip", "timm", "torchvision")
+EVERYONE = ("google", "huggingface", "open_clip", "timm", "torchvision", "vilt")
 HELD = [(name, to) for name, (_, held) in MODELS.items() for to in held.split()]
 NOT_HELD = [(name, to) for name, (_, held) in MODELS.items() for to in EVERYONE if to not in held.split()]
 

@@ -16,7 +16,7 @@ from pictura.config import Config
 from pictura.data.faults import BadSamples
 from pictura.data.prefetch import Batch, prefetch
 from pictura.data.randomness import random_generator
-from pictura.data.reader import FROM_SOURCE, GIVEN, Job, Made, Reader, tensors
+from pictura.data.reader import FROM_SOURCE, GIVEN, PICTURES, TEXTS, Job, Made, Reader, tensors
 from pictura.data.source import BadSample, Example, Source
 from pictura.data.stream import Stream
 from pictura.data.text import Tokenizer
@@ -52,10 +52,10 @@ class LoaderConfig(Config):
 class Batches:
     """Training batches without end, in a new order in every epoch. An epoch is the whole batches in one permutation.
 
-    `needs`: batch keys ("image", "text", "label", "seed", or another that the source provides). A sample that cannot be
-    read is replaced by one drawn for it, so that batches keep their size, and counted in `bad`. Each of `world`
-    processes gets its rows of the same batch; of a `Stream`, its own tars. ValueError when the source cannot give what
-    is needed.
+    `needs`: batch keys ("image", "text", "label", "seed", those that `Reader` makes, or another that the source
+    provides). A sample that cannot be read is replaced by one drawn for it, so that batches keep their size, and
+    counted in `bad`. Each of `world` processes gets its rows of the same batch; of a `Stream`, its own tars. ValueError
+    when the source cannot give what is needed.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Batches:
         needs: frozenset[str] = frozenset({"image", "text"}),
     ) -> None:
         assert 0 <= rank < world, (rank, world)
-        assert view is not None or "image" not in needs
-        assert tokenizer is not None or "text" not in needs
+        assert view is not None or not needs & PICTURES
+        assert tokenizer is not None or not needs & TEXTS
         _check_provided(source, needs)
         _check_batch_size(source, config.batch_size, world)
         self.source, self.config, self.seed, self.rank, self.world = source, config, seed, rank, world
@@ -140,7 +140,8 @@ def ordered(
     *,
     bad: BadSamples | None = None,
 ) -> Iterator[Batch]:
-    """For evaluation: each example once, in order, with all that the source provides; "text" is the first caption.
+    """For evaluation: each example once, in order, with all that the source provides; "text" is the first caption,
+    "left" and "right" the two `images` of a pair.
 
     Bad samples are left out and counted in `bad`, so a batch may be short. ValueError when no example can be read.
     """
@@ -148,6 +149,8 @@ def ordered(
     for sample in source.bad:
         bad.add(sample.key, sample.reason)
     keys = source.provides - (frozenset({"image"}) if view is None else frozenset())
+    if "images" in keys:
+        keys = keys - {"images"} | (frozenset({"left", "right"}) if view is not None else frozenset())
     if tokenizer is not None and "captions" in keys:
         keys |= {"text"}
     firsts = range(0, len(source), batch_size)
@@ -181,6 +184,11 @@ def _check_provided(source: Source, needs: frozenset[str]) -> None:
         if provided not in source.provides:
             there = ", ".join(sorted(source.provides)) or "nothing"
             raise ValueError(f"the objectives need {provided!r} of each example, but this data provides {there}")
+    if "other" in needs and isinstance(source, Stream):
+        raise ValueError(
+            "the objectives need a caption of another example beside each one's own, and a stream is read in its own "
+            "order; copy its tars here and use `kind: shards`, or a table or folders"
+        )
 
 
 def _check_batch_size(source: Source, batch_size: int, world: int) -> None:

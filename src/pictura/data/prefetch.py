@@ -3,15 +3,15 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Batch = dict[
-    str, Any
-]  # image: uint8 [b c y x]; text: int64 [b t]; label, index: int64 [b]; key, seed, further keys: lists of b
+# image, and left and right of a pair: uint8 [b c y x], or a list of b [c y x] where sizes differ; text, question,
+# statement, other, words: int64 [b t]; label, index: int64 [b]; key, seed, further keys: lists of b
+Batch = dict[str, Any]
 
 
 def prefetch(batches: Iterator[Batch], device: torch.device | str, depth: int = 2) -> Generator[Batch, None, None]:
@@ -57,8 +57,9 @@ def prefetch(batches: Iterator[Batch], device: torch.device | str, depth: int = 
                 now = torch.cuda.current_stream(device)
                 event.wait(now)
                 for value in batch.values():
-                    if isinstance(value, Tensor):
-                        value.record_stream(now)  # its memory is not used again before this stream is done with it
+                    for tensor in value if isinstance(value, list) else [value]:
+                        if isinstance(tensor, Tensor):
+                            tensor.record_stream(now)  # its memory is not used again before this stream is done with it
             yield batch
     finally:
         stop.set()
@@ -69,10 +70,16 @@ def _move(
     batch: Batch, device: torch.device, copies: torch.cuda.Stream | None
 ) -> tuple[Batch, torch.cuda.Event | None]:
     if copies is None:
-        return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}, None
+        return changed(batch, lambda tensor: tensor.to(device)), None
     with torch.cuda.stream(copies):
-        batch = {
-            key: value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
+        batch = changed(batch, lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
         return batch, copies.record_event()
+
+
+def changed(batch: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with `change` made to each of its tensors, those in lists too."""
+
+    def one(value: Any) -> Any:
+        return change(value) if isinstance(value, Tensor) else value
+
+    return {key: [*map(one, value)] if isinstance(value, list) else one(value) for key, value in batch.items()}

@@ -16,12 +16,20 @@ from pictura.data.text import Tokenizer
 from pictura.data.views import View
 from pictura.data.workers import Note
 
-Made = tuple[Batch, list[tuple[str, str]]]  # a batch of arrays, image [b y x c]; and the bad samples met: key, reason
+Made = tuple[Batch, list[tuple[str, str]]]  # a batch of arrays, pictures [b y x c]; and the bad samples: key, reason
 Fetch = Source | Mapping[int, Example]
 
-FROM_SOURCE = {"text": "captions"}  # batch keys that go by another name in a source
+FROM_SOURCE = {  # batch keys that go by another name in a source
+    "text": "captions",
+    "other": "captions",
+    "words": "captions",
+    "left": "images",
+    "right": "images",
+}
 GIVEN = frozenset({"index", "key", "seed"})  # batch keys that any source's examples have
-ATTEMPTS = 32  # to replace one bad sample
+PICTURES = frozenset({"image", "left", "right"})
+TEXTS = frozenset({"text", "other", "question", "statement"})  # tokenised
+ATTEMPTS = 32  # to replace one bad sample, or to find another example's caption
 
 
 class Job(NamedTuple):
@@ -35,14 +43,21 @@ class Job(NamedTuple):
 class Reader:
     """`reader(job, note)`. `seed` None, for evaluation: the first caption, and bad samples are left out; otherwise each
     is replaced by another one, drawn for (seed, epoch, index).
+
+    keys: those of the batch. `left` and `right` are the two `images` of a pair; `other` is a caption of another example
+    which is none of this one's; `words` numbers the words of `text`. Without a tokenizer, texts stay strings.
     """
 
     def __init__(
         self, source: Source, view: View | None, tokenizer: Tokenizer | None, keys: frozenset[str], seed: int | None
     ) -> None:
         self.source, self.view, self.tokenizer, self.seed = source, view, tokenizer, seed
-        self.keys, self.gives_seeds = sorted(keys - GIVEN), "seed" in keys
+        self.keys, self.gives_seeds = sorted(keys - GIVEN - {"words"}), "seed" in keys
+        self.gives_words = "words" in keys
+        assert "text" in keys or not self.gives_words
+        assert seed is not None or "other" not in keys
         self.draws, self.seeds = Draws(seed or 0, "sample"), Draws(seed or 0, "example")
+        self.others = Draws(seed or 0, "other")
 
     def __call__(self, job: Job, note: Note) -> Made:
         indices: list[int] = job.indices.tolist()
@@ -70,10 +85,12 @@ class Reader:
             chance = random.random()
             for key in self.keys:
                 value = example[FROM_SOURCE.get(key, key)]
-                if key == "image":
-                    value = self._look(value, random, example["key"])
+                if key in PICTURES:
+                    value = self._look(_one_of(value, key, example["key"]), random, example["key"])
                 elif key == "text":
                     value = value[int(chance * len(value)) if self.seed is not None else 0]
+                elif key == "other":
+                    value = self._other(epoch, index, value, example["key"])
                 row[key] = value
             return row
         except BadSample:
@@ -88,6 +105,19 @@ class Reader:
         if isinstance(image, np.ndarray) and self.view.takes_arrays:
             return self.view(image, random).movedim(-3, -1)
         return self.view(decode(image, at_least=self.view.at_least, key=key), random).movedim(-3, -1)
+
+    def _other(self, epoch: int, index: int, own: Sequence[str], key: str) -> str:
+        """A caption drawn from the whole source for (seed, epoch, index), none of the example's `own`."""
+        random = self.others.at(epoch, index)
+        for _ in range(ATTEMPTS):
+            place, chance = int(random.integers(len(self.source))), random.random()
+            try:
+                captions = self.source.captions(place)
+            except BadSample:  # counted when its turn comes
+                continue
+            if captions and (caption := captions[int(chance * len(captions))]) not in own:
+                return caption
+        raise BadSample(key, f"{ATTEMPTS} captions drawn from the data, and each is one of its own")
 
     def _replace(self, fetch: Fetch, job: Job, index: int, note: Note, bad: list[tuple[str, str]]) -> Batch:
         assert self.seed is not None
@@ -105,17 +135,35 @@ class Reader:
         """Arrays cross a process border without being copied into a pickle, tensors do not."""
         batch: Batch = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
         for key, values in batch.items():
-            if key == "image":
-                batch[key] = torch.stack(values).numpy()
-            elif key == "text":
-                assert self.tokenizer is not None
+            if key in PICTURES:
+                alike = len({value.shape for value in values}) == 1
+                batch[key] = torch.stack(values).numpy() if alike else [value.numpy() for value in values]
+            elif key in TEXTS and self.tokenizer is not None:
                 batch[key] = self.tokenizer(values).numpy()
             elif key in ("index", "label"):
                 batch[key] = np.array(values, dtype=np.int64)
+        if batch and self.gives_words:
+            assert self.tokenizer is not None
+            batch["words"] = self.tokenizer.word_numbers(torch.from_numpy(batch["text"])).numpy()
         return batch
 
 
+def _one_of(value: Any, key: str, name: str) -> Any:
+    """The picture that batch key `key` means, of what the source gives for it."""
+    if key == "image":
+        return value
+    if len(value) != 2:
+        raise BadSample(name, f"{len(value)} of the 2 pictures of a pair")
+    return value[0 if key == "left" else 1]
+
+
 def tensors(batch: Batch) -> Batch:
-    """What a reader made -> the batch of tensors, image [b c y x] (its memory stays as it is)."""
+    """What a reader made -> the batch of tensors, pictures [b c y x], or b of [c y x] (their memory stays as it is)."""
     batch = {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in batch.items()}
-    return batch | {"image": batch["image"].movedim(-1, -3)} if "image" in batch else batch
+    for key in PICTURES & batch.keys():
+        pictures = batch[key]
+        if isinstance(pictures, Tensor):
+            batch[key] = pictures.movedim(-1, -3)
+        else:
+            batch[key] = [torch.from_numpy(one).movedim(-1, -3) for one in pictures]
+    return batch

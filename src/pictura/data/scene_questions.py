@@ -108,6 +108,12 @@ def question(scene: Scene, rng: np.random.Generator, pairs: Pairs) -> tuple[str,
     return pick(rng, _QUESTIONS)(scene, rng, pairs)
 
 
+def kind_of(words: str) -> str:
+    """What a question asks for: count, exist, colour, shape or relation."""
+    begins = {"how many": "count", "is there": "exist", "what colour": "colour", "what shape": "shape"}
+    return next((kind for start, kind in begins.items() if words.startswith(start)), "relation")
+
+
 def _total(noun: Noun, number: int) -> str:
     return f"the two pictures show {NUMBERS[number]} {noun if number == 1 else plural(str(noun))} in all"
 

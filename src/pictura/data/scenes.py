@@ -27,7 +27,7 @@ from pictura.data.scene_world import (
 )
 from pictura.data.source import Example, Source, SourceConfig
 
-Part = Literal["image", "captions", "label", "boxes", "masks", "questions", "statement", "clip"]
+Part = Literal["image", "captions", "label", "boxes", "masks", "question", "questions", "statement", "clip"]
 _MENTIONS = {"list": 4.0, "one": 2.0, "colour": 1.0, "shape": 1.0, "relation": 1.0, "count": 0.5, "background": 0.5}
 _LAYOUT, _DRAWING, _WORDS, _QUESTIONS, _PARTNER, _MOTION = range(6)  # one stream of random numbers each
 _LABELLED = ("label", "boxes", "statement", "clip")  # parts with labels: they say what `class_names` are
@@ -38,7 +38,8 @@ class ScenesConfig(SourceConfig):
     """`count` scenes of a `split`; each example holds what `gives` names, and only that is computed.
 
     gives: `image` uint8 [y x c]; `captions`; `label` of scenes of one thing; `boxes` float32 [k 4] (x0 y0 x1 y1 px)
-        with `labels` int64 [k]; `masks` bool [k y x]; `questions`, pairs of (question, answer); `statement` about two
+        with `labels` int64 [k]; `masks` bool [k y x]; `question` with `answers`, {answer: 1}, and `question_kind`
+        (count, exist, colour, shape or relation), or `questions`, pairs of (question, answer); `statement` about two
         `images` uint8 [2 y x c] with its truth as `label`; `clip` uint8 [t y x c] with its motion as `label`.
         Boxes and masks are of the visible part; captions of a clip say the motion ("a red star moving left").
     split: `train`; `fresh` (new scenes of what training has seen); `heldout` (colour-shape combinations that training
@@ -86,6 +87,7 @@ class ScenesConfig(SourceConfig):
 
 
 _KEYS: dict[str, tuple[str, ...]] = {
+    "question": ("question", "answers", "question_kind"),
     "boxes": ("boxes", "labels"),
     "statement": ("images", "statement", "label"),
     "clip": ("clip", "label"),
@@ -127,8 +129,17 @@ class Scenes(Source):
         return self._label[word]
 
     def captions(self, index: int) -> list[str]:
-        """The captions of one scene, without drawing it."""
-        return self._captions(index, self.scene(index))
+        """The captions of one scene, without drawing it; where none are given, the question or the statement."""
+        scene = self.scene(index)
+        if "captions" not in self.config.gives and "question" in self.config.gives:
+            return [self._question(index, scene)["question"]]
+        if "captions" not in self.config.gives and "statement" in self.config.gives:
+            return [self._told(index, scene)[0]]
+        return self._captions(index, scene)
+
+    def answers(self, least: int) -> tuple[str, ...]:
+        """All that the world knows: what is seldom asked about is right all the same."""
+        return scene_questions.ANSWERS if self.provides & {"question", "questions"} else ()
 
     def _captions(self, index: int, scene: Scene) -> list[str]:
         if "clip" in self.config.gives:  # what holds of one frame need not hold of the next
@@ -154,6 +165,8 @@ class Scenes(Source):
             example["label"] = self.label(scene.things[0])
         if "boxes" in gives or "masks" in gives:
             example |= self._regions(scene)
+        if "question" in gives:
+            example |= self._question(index, scene)
         if "questions" in gives:
             rng, pairs = self._generator(index, _QUESTIONS), combinations(config.split)
             example["questions"] = [scene_questions.question(scene, rng, pairs) for _ in range(config.questions)]
@@ -171,11 +184,19 @@ class Scenes(Source):
             regions["labels"] = np.array([self.label(thing) for thing in scene.things], np.int64)
         return regions
 
-    def _statement(self, index: int, left: Scene) -> dict[str, Any]:
+    def _question(self, index: int, scene: Scene) -> dict[str, Any]:
+        rng, pairs = self._generator(index, _QUESTIONS), combinations(self.config.split)
+        words, answer = scene_questions.question(scene, rng, pairs)
+        return {"question": words, "answers": {answer: 1.0}, "question_kind": scene_questions.kind_of(words)}
+
+    def _told(self, index: int, left: Scene) -> tuple[str, Scene, bool]:
         config, rng = self.config, self._generator(index, _PARTNER)
-        text, right, truth = scene_questions.statement(
+        return scene_questions.statement(
             left, lambda: lay_out(rng, config.split, config.objects), rng, combinations(config.split)
         )
+
+    def _statement(self, index: int, left: Scene) -> dict[str, Any]:
+        text, right, truth = self._told(index, left)
         images = np.stack([self._draw(index, left), self._draw(index, right, _PARTNER)])
         return {"images": images, "statement": text, "label": int(truth)}
 

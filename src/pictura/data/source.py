@@ -71,6 +71,10 @@ class Source(ABC):
         """The captions of one example; sources override this where the picture need not be read for it."""
         return self[index].get("captions", [])
 
+    def answers(self, least: int) -> tuple[str, ...]:
+        """What is answered to at least `least` of its questions, the most frequent first; nothing where it has none."""
+        return ()
+
     def all_captions(self) -> Iterator[str]:
         """Every caption in order, for training a tokenizer. Bad examples are passed over; drawing them counts them."""
         for index in range(len(self)):

@@ -216,14 +216,14 @@ def _rows_of_text(path: Path, config: TableConfig, bad: list[BadSample], delimit
 
 
 def _rows_of_json_lines(path: Path, config: TableConfig, bad: list[BadSample]) -> Iterator[Row]:
-    rows = _json_lines(path, bad)
+    rows = json_lines(path, bad)
     first = list(itertools.islice(rows, 100))  # not every object need have every key
     columns = _Columns(path, config, list(dict.fromkeys(key for _, cells in first for key in cells)))
     for where, cells in itertools.chain(first, rows):
         yield columns.row(where, cells)
 
 
-def _json_lines(path: Path, bad: list[BadSample]) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path, bad: list[BadSample]) -> Iterator[tuple[str, dict[str, Any]]]:
     with open(path, "rb") as file:
         for number in itertools.count(1):
             where = f"{path}:{number}"

@@ -33,6 +33,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 # First and last token of the tokenizers that we know.
 FRAMES = ((START, END), ("<start_of_text>", "<end_of_text>"), ("[CLS]", "[SEP]"), ("<s>", "</s>"))
+MASKS = ("[MASK]", "<mask>")
+WORD_BEGINNINGS = ("Ġ", "▁")  # byte-level BPE's and sentencepiece's
 
 WORDS = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # ſ: CLIP matches 's without regard to case
 CONTROL = "[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff\u206a-\u206f\ufff9-\ufffc]"  # ftfy's list
@@ -46,7 +48,7 @@ CACHED_LENGTH = 64  # characters
 
 class Tokenizer:
     """`tokenizer(texts)` -> int64 [b t]: start, tokens, end, then zeros; t is the longest here, at most
-    `context_length`.
+    `context_length`. `mask`: the id that hides a word in masked language modelling, None where there is none.
     """
 
     def __init__(self, rust: tokenizers.Tokenizer, context_length: int = 77) -> None:
@@ -58,6 +60,7 @@ class Tokenizer:
         self.context_length = context_length
         self.vocab_size: int = rust.get_vocab_size()
         self.start, self.end = _frame(rust)
+        self.mask: int | None = next((i for i in map(rust.token_to_id, MASKS) if i is not None), None)
 
     def __call__(self, texts: Sequence[str], context_length: int | None = None) -> Tensor:
         """Longer texts are cut and still have their end token, as CLIP's `tokenize(truncate=True)` does."""
@@ -101,6 +104,37 @@ class Tokenizer:
         # One by one: encode_batch starts a pool of threads, which must not be there when a loader forks.
         ids: list[int] = self._rust.encode(text, add_special_tokens=False).ids
         return ids
+
+    def word_numbers(self, ids: Tensor) -> Tensor:
+        """ids: [b t], unmasked -> int64 [b t]: which word of its text each token belongs to, from 1; 0 for start, end
+        and padding. (A row that was cut before its end has words up to its edge.)
+
+        Words are what the vocabulary says: BERT's until a token without `##`, CLIP's up to a `</w>`, others from a `Ġ`
+        or `▁` on; without any such mark each token is a word.
+        """
+        started, ended = (ids == self.start).cumsum(1) > 0, (ids == self.end).cumsum(1) > 0
+        inside = started & ~ended & (ids != self.start)
+        marked = self._word_marks.to(ids.device)[ids]
+        begins = marked.roll(1, 1) if self._clip_form else marked  # what wraps around is never inside
+        begins = begins | ~inside.roll(1, 1)
+        return (begins & inside).cumsum(1) * inside
+
+    @functools.cached_property
+    def _word_marks(self) -> Tensor:
+        """bool [vocabulary]: tokens that begin a word; in CLIP's form, those that end one."""
+        vocabulary = self._rust.get_vocab()
+        continues = getattr(self._rust.model, "continuing_subword_prefix", None)
+        beginning = max(WORD_BEGINNINGS, key=lambda mark: sum(token.startswith(mark) for token in vocabulary))
+        marked = torch.zeros(max(vocabulary.values()) + 1, dtype=torch.bool)
+        if self._clip_form:
+            chosen = [number for token, number in vocabulary.items() if token.endswith(WORD_END)]
+        elif continues:
+            chosen = [number for token, number in vocabulary.items() if not token.startswith(continues)]
+        else:
+            chosen = [number for token, number in vocabulary.items() if token.startswith(beginning)]
+            chosen = chosen or list(vocabulary.values())
+        marked[[*chosen, *self._rust.get_added_tokens_decoder()]] = True
+        return marked
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """The text of one row, without start, end, and what follows the end."""

@@ -32,6 +32,16 @@ def gather(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(features, _Gather.apply(*features.values()), strict=True))
 
 
+def shared_mean(rows: Tensor) -> Tensor:
+    """[m], of which each process may have another number, or none -> []: averaged over processes, as DDP and FSDP do,
+    it is the mean over the rows of all."""
+    count = torch.tensor(float(len(rows)), device=rows.device)
+    if world() > 1:
+        dist.all_reduce(count)
+        count = count / world()
+    return rows.sum() / count.clamp(min=1e-6)
+
+
 def _agree(features: Mapping[str, Tensor]) -> None:
     """A collective over unequal sizes hangs or returns rubbish, so four numbers are compared before, on the CPU."""
     b = len(next(iter(features.values())))

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from pictura.data.batches import BadSamples, Batch, ordered, prefetch
+from pictura.data.fit import FitConfig
 from pictura.data.source import BadSample, Example, Source
 from pictura.data.text import Tokenizer
 from pictura.data.views import CropConfig, View
@@ -55,6 +56,22 @@ class Pictures(Source):
         if isinstance(picture, Image.Image):
             picture = encoded(picture)
         return Example(key=f"picture {index}", image=picture)
+
+
+class Asked(Pictures):
+    """Pictures with a question each."""
+
+    provides = frozenset({"image", "question"})
+
+    def __init__(self, pictures: Sequence[Picture], questions: Sequence[str]) -> None:
+        if len(pictures) != len(questions):
+            raise ValueError(f"{len(pictures)} pictures and {len(questions)} questions: each picture needs its own")
+        super().__init__(pictures)
+        self.questions = questions
+
+    def __getitem__(self, index: int) -> Example:
+        asked: dict[str, Any] = {"question": self.questions[index]}
+        return cast(Example, super().__getitem__(index) | asked)
 
 
 def encoded(image: Image.Image) -> bytes | npt.NDArray[np.uint8]:
@@ -109,6 +126,8 @@ class Embedder:
         """How the model wants its pictures prepared: kept in its configuration, never guessed."""
         c = self.model.config
         size = c.image.image_size
+        if c.resize == "fit":
+            return FitConfig(image_size=size, patch_size=c.image.patch_size).build()
         return CropConfig(image_size=size, resize=c.resize, interpolation=c.interpolation, crop=c.crop).build()
 
     @property
@@ -146,6 +165,30 @@ class Embedder:
             self._tell("pictures", done, len(source))
         if waiting is not None:
             yield arrived(*waiting)
+
+    def asked(self, source: Source, read: Callable[[Any, Batch], Tensor]) -> Iterator[tuple[Tensor, Batch]]:
+        """What `read(model, batch)` makes of each batch of `source`, its pictures and texts as the model wants them:
+        (rows [b …] on the CPU, the batch), in order. Bad examples are left out and counted in `bad`."""
+        done = 0
+        batches = ordered(source, self.view, self.tokenizer, self.batch_size, self.workers, bad=self.bad)
+        for batch in prefetch(batches, self.device):
+            done += len(batch["index"])
+            with evaluating(self.model), torch.inference_mode():
+                rows = read(self.model, batch).float().cpu()
+            yield rows, batch
+            self._tell("examples", done, len(source))
+
+    def answers(self, asked: Asked) -> Tensor:
+        """Pictures with questions -> [n k], the scores of each answer. ValueError for a picture that is bad."""
+        bad, self.bad = self.bad, BadSamples()
+        try:
+            rows = [rows for rows, _ in self.asked(asked, lambda m, b: m.answer(b["image"], b["question"]))]
+            if len(self.bad):
+                key, reason = self.bad.rows()[0]
+                raise ValueError(f"{key}: {reason}")
+        finally:
+            self.bad = bad
+        return torch.cat(rows)
 
     def images(self, pictures: Source | Sequence[Picture] | Path | str, of: What = "features") -> Tensor:
         """n pictures -> [n e]. Of a source, bad ones are left out; of a list, a bad one is a ValueError naming it."""

@@ -7,15 +7,20 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import nn
 
+from pictura.data.decode import decode
 from pictura.data.text import Tokenizer
-from pictura.evaluation.embed import Embedder, Picture
+from pictura.evaluation.embed import Asked, Embedder, Picture, Pictures
 from pictura.evaluation.labelled import words
+from pictura.evaluation.pointing import drawn, word_maps
 from pictura.evaluation.prompts import templates_of
+from pictura.evaluation.questions import check_task
 from pictura.evaluation.reading import check_head
 from pictura.evaluation.zeroshot import classifier
 from pictura.layers.linear import runs_here
+from pictura.models.vilt import ViLT
 from pictura.weights.foreign import load_model
 
 
@@ -73,6 +78,38 @@ class Pictura:
             classes = classifier(self.embedder, labels, templates_of(templates))
             scores = self.embedder.scale * self.embedder.images(images) @ classes
         return [dict(zip(labels, row, strict=True)) for row in scores.softmax(1).tolist()]
+
+    def ask(self, images: Sequence[Picture], questions: Sequence[str]) -> list[dict[str, float]]:
+        """n pictures and n questions -> for each, every answer that the model knows with how sure it is of it, each by
+        itself, from 0 to 1. ValueError for a model without answers, an empty question or one that is too long.
+        """
+        check_task(self.model, "answers")
+        assert self.tokenizer is not None
+        for question in questions:
+            check_question(question, self.tokenizer)
+        scores = self.embedder.answers(Asked(images, questions))
+        return [dict(zip(self.embedder.model.config.answers, row, strict=True)) for row in scores.sigmoid().tolist()]
+
+    def point(self, image: Picture, text: str) -> Image.Image:
+        """The picture, once for each word of `text`, bright where a ViLT finds that word."""
+        if not isinstance(self.model, ViLT) or self.tokenizer is None:
+            raise ValueError(f"this model ({self.embedder.model.config.kind}) does not read words beside patches")
+        check_question(text, self.tokenizer)
+        example = Pictures([image])[0]
+        decoded = decode(example["image"], key=example["key"])
+        seen = self.embedder.view(decoded, np.random.default_rng(0))
+        return drawn(decoded, word_maps(self.model, self.tokenizer, seen, text))
+
+
+def check_question(question: str, tokenizer: Tokenizer) -> None:
+    """ValueError for words that a model cannot read whole."""
+    if not question.strip():
+        raise ValueError("question: it is empty")
+    tokens = tokenizer([question], context_length=64 * tokenizer.context_length).shape[1]
+    if tokens > tokenizer.context_length:
+        raise ValueError(
+            f"question: {tokens} tokens, and this model reads {tokenizer.context_length}; ask with fewer words"
+        )
 
 
 def load(path: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Pictura:

@@ -36,8 +36,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tenso
 class Attention(nn.Module):
     """Self-attention. `forward(x: [b n d]) -> [b n d]`; `read(x, at)` gives the output at one position per example.
 
-    With a `packing`, x holds the tokens of all examples side by side, [n d], and so does what `forward` returns; only
-    `causal` hides the padding from them.
+    With a `packing`, x holds the tokens of all examples side by side, [n d], and so does what `forward` returns.
     """
 
     def __init__(self, width: int, heads: int, *, causal: bool = False, dropout: float = 0.0) -> None:
@@ -50,12 +49,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
         qkv: Tensor = self.qkv(x)
+        mask = None
         if packing is not None:
-            assert self.causal, "nothing else hides the padding"
-            qkv = packing.unpack(qkv)
+            qkv, mask = packing.unpack(qkv), None if self.causal else packing.mask
         b, n, d = *qkv.shape[:2], x.shape[-1]
         q, k, v = qkv.view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = attend(q, k, v, causal=self.causal).transpose(1, 2).reshape(b, n, d)
+        mixed = attend(q, k, v, causal=self.causal, mask=mask).transpose(1, 2).reshape(b, n, d)
         out: Tensor = self.dropout(self.proj(mixed if packing is None else packing.pack(mixed)))
         return out
 
@@ -72,7 +71,7 @@ class Attention(nn.Module):
         b, n = kv.shape[:2]
         q = linear(one, w_q, b_q).view(b, 1, self.heads, -1).transpose(1, 2)
         k, v = kv.view(b, n, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mask = None
+        mask = None if packing is None or self.causal else packing.mask
         if self.causal:
             mask = (torch.arange(n, device=x.device) <= at[:, None])[:, None, None, :]
         out: Tensor = self.dropout(self.proj(attend(q, k, v, mask=mask).transpose(1, 2).reshape(b, 1, d)))

@@ -8,12 +8,18 @@ from pictura.layers.mlp import MLP, Activation
 from pictura.layers.packing import Packing
 
 
-def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
-    """[b …] -> [b …]: whole examples zeroed with probability `rate`, the rest scaled up (Huang et al. 2016)."""
+def drop_path(x: Tensor, rate: float, training: bool, packing: Packing | None = None) -> Tensor:
+    """[b …] -> [b …]: whole examples zeroed with probability `rate`, the rest scaled up (Huang et al. 2016).
+
+    With a `packing`, x is [n d], the tokens of its examples.
+    """
     if not training or rate == 0.0:
         return x
-    keep = torch.rand(x.shape[0], *(1,) * (x.dim() - 1), device=x.device) >= rate
-    return x * (keep / (1 - rate)).to(x.dtype)
+    examples = x.shape[0] if packing is None else packing.shape[0]
+    keep = (torch.rand(examples, device=x.device) >= rate) / (1 - rate)
+    if packing is not None:
+        keep = keep[packing.example]
+    return x * keep.to(x.dtype).view(-1, *(1,) * (x.dim() - 1))
 
 
 class Block(nn.Module):
@@ -57,11 +63,10 @@ class Block(nn.Module):
 
         With a `packing`, x is [n d], and so is what leaves, unless `at` is given.
         """
-        assert packing is None or self.drop_path == 0, "rows are tokens here, not examples"
         if at is None:
             mixed = self.attn(self.norm1(x), packing)
         else:
             mixed = self.attn.read(self.norm1(x), at, packing)
-            x = take(x, at, packing)
-        x = x + drop_path(mixed, self.drop_path, self.training)
-        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, self.training)
+            x, packing = take(x, at, packing), None
+        x = x + drop_path(mixed, self.drop_path, self.training, packing)
+        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, self.training, packing)

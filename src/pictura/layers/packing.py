@@ -4,6 +4,7 @@ What treats every token alone (norms, linear layers) takes them packed, [n d]; a
 example, takes the padded grid, [b t d].
 """
 
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -11,18 +12,41 @@ from torch import Tensor
 
 
 class Packing:
-    """The first `lengths[i]` places of row i of a grid [b t] are real tokens; lengths: [b]."""
+    """Tokens of b examples, each made of one segment or of several: all first segments lie side by side, then all
+    second ones. In row i of a grid [b t] the segments of example i stand one after the other, from the left.
 
-    def __init__(self, lengths: Tensor, width: int) -> None:
-        inside = torch.arange(width, device=lengths.device) < lengths[:, None]
-        self.shape = inside.shape
-        self.place = inside.flatten().nonzero().squeeze(1)
+    lengths: [b] of each segment, none of the first zero; width: t, by default the longest row's.
+    """
+
+    def __init__(self, *lengths: Tensor, width: int | None = None) -> None:
+        total, device = torch.stack(lengths).sum(0), lengths[0].device
+        width = int(total.max()) if width is None else width
+        self.shape = b, width = len(total), width
+        places: list[Tensor] = []
+        first = torch.zeros_like(total)
+        for length in lengths:
+            at = torch.arange(width, device=device)
+            here = (at >= first[:, None]) & (at < (first + length)[:, None])
+            places.append(here.flatten().nonzero().squeeze(1))
+            first = first + length
+        self.place = torch.cat(places)
         """[n]: where each packed token lies in the flattened grid."""
-        self.row = torch.full((inside.numel(),), len(self.place), device=lengths.device)
-        self.row[self.place] = torch.arange(len(self.place), device=lengths.device)
+        self.row = torch.full((b * width,), len(self.place), device=device)
+        self.row[self.place] = torch.arange(len(self.place), device=device)
         """[b·t]: which packed token lies at each place; n where there is none."""
-        self.start = lengths.cumsum(0) - lengths
-        """[b]: where each example begins among the packed tokens."""
+        self.start = lengths[0].cumsum(0) - lengths[0]
+        """[b]: where the first segment of each example begins among the packed tokens."""
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """[b 1 1 t], where tokens are; None where they fill the grid."""
+        n, (b, t) = len(self.place), self.shape
+        return None if n == b * t else (self.row < n).view(b, 1, 1, t)
+
+    @property
+    def example(self) -> Tensor:
+        """[n]: which example each packed token is of."""
+        return self.place // self.shape[1]
 
     def pack(self, x: Tensor) -> Tensor:
         """[b t d] -> [n d]."""

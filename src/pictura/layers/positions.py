@@ -18,3 +18,12 @@ def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, in
     grid = F.interpolate(grid, new, mode="bicubic", antialias=True, align_corners=False)
     grid = grid.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1).to(positions.dtype)
     return grid if extra == 0 else torch.cat([head, grid], 1)
+
+
+def stretch_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """[y*x d] of an old (y, x) grid -> [y'*x' d], corners on corners: bilinear, as ViLT's released code has it."""
+    if old == new:
+        return positions
+    grid = positions.float().T.reshape(1, -1, *old)
+    grid = F.interpolate(grid, new, mode="bilinear", align_corners=True)
+    return grid.flatten(2)[0].T.to(positions.dtype)

@@ -91,16 +91,33 @@ class ImageTower(Drawing, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTowerConfig(Config, ABC):
-    """Token ids [b t] -> [b width]; chosen by `kind`."""
+class TextConfig(Config):
+    """What a model that reads texts must know of its tokens. `end_token`: the id whose first place ends a text; None
+    is the highest id of each, as CLIP's weights expect."""
 
     vocab_size: int = 49408
     context_length: int = 77
     end_token: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(vocab_size=self.vocab_size, context_length=self.context_length)
+
+    def ends(self, text: Tensor) -> Tensor:
+        """text: [b t] token ids -> [b], the place of each text's last token. ValueError for too long texts."""
+        if text.shape[1] > self.context_length:
+            raise ValueError(f"text of {text.shape[1]} tokens: this model reads at most {self.context_length}")
+        return text.argmax(1) if self.end_token is None else (text == self.end_token).int().argmax(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTowerConfig(TextConfig, ABC):
+    """Token ids [b t] -> [b width]; chosen by `kind`."""
+
     width: int = 512
 
     def __post_init__(self) -> None:
-        check_positive(vocab_size=self.vocab_size, context_length=self.context_length, width=self.width)
+        super().__post_init__()
+        check_positive(width=self.width)
 
     @abstractmethod
     def build(self) -> nn.Module:

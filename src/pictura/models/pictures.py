@@ -2,7 +2,7 @@
 
 from abc import ABC
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,18 +15,23 @@ class PictureModelConfig(ModelConfig, ABC):
     """A model that reads pictures through a tower, `image`.
 
     mean, std: of each colour, for pixels from 0 to 1. resize: `shortest` side to the model's size, then the middle
-    square, or `squash` both sides. crop: the share of the resized picture's side that the middle square keeps (0.875:
-    resize to 256, keep 224).
+    square; `squash` both sides; or `fit`, all of a picture in its own shape, for ViLT. crop: the share of the resized
+    picture's side that the middle square keeps (0.875: resize to 256, keep 224).
     """
+
+    tower_kind: ClassVar[type[ImageTowerConfig]] = ImageTowerConfig  # what `image` may be
+    resizes: ClassVar[tuple[str, ...]] = ("shortest", "squash")
 
     image: ImageTowerConfig | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    resize: Literal["shortest", "squash"] = "shortest"
+    resize: Literal["shortest", "squash", "fit"] = "shortest"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     crop: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.resize not in self.resizes:
+            raise ValueError(f"resize: {self.resize}: this kind of model has {' or '.join(self.resizes)}")
         for key, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3:
                 raise ValueError(f"{key}: {values} must be 3 numbers: red, green, blue")

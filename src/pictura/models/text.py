@@ -20,7 +20,7 @@ from pictura.models.base import TextTowerConfig, check_heads, check_positive, ch
 
 @dataclass(frozen=True, kw_only=True)
 class TextTransformerConfig(TextTowerConfig):
-    """`end_token` is the id whose first place is read; None reads the highest id, as CLIP's weights expect."""
+    """Read at the end token."""
 
     kind: ClassVar[str] = "transformer"
 
@@ -70,15 +70,13 @@ class TextTransformer(Drawing):
         self.norm.reset_parameters()
 
     def forward(self, text: Tensor) -> Tensor:
-        c, t = self.config, text.shape[1]
-        if t > c.context_length:
-            raise ValueError(f"text of {t} tokens: this model reads at most {c.context_length}")
+        t = text.shape[1]
         text = self.drawn(text, self, len(text))
-        at = text.argmax(1) if c.end_token is None else (text == c.end_token).int().argmax(1)
+        at = self.config.ends(text)
         x = F.embedding(text, self.token_embedding.weight) + self.pos_embed[:t]
         packing = None
         if text.device.type == "cpu":  # how many tokens there are is read from the device, which a GPU would wait for
-            packing = Packing(at + 1, t)
+            packing = Packing(at + 1, width=t)
             x = packing.pack(x)
         for block in self.blocks[:-1]:
             x = block(x, None, packing)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pictura.config import Config
 from pictura.config.messages import nearest
+from pictura.data.prefetch import changed
 from pictura.data.randomness import random_generator
 from pictura.distributed.batch_norm import statistics
 from pictura.distributed.ranks import any_rank, collect, is_main, mean, rank, world
@@ -165,7 +166,7 @@ class Trainer:
         return newest
 
     def _moved(self, batch: Batch) -> Batch:
-        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        return changed(batch, lambda tensor: tensor.to(self.device))
 
     def _advance(self, batch: Batch) -> Outcome:
         """One optimiser step."""

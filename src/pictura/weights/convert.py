@@ -14,9 +14,10 @@ from pictura.config import load, to_dict
 from pictura.config.messages import nearest
 from pictura.data.text import Tokenizer
 from pictura.data.views import CropConfig
-from pictura.models.base import ModelConfig, TextTowerConfig
+from pictura.models.base import ModelConfig, TextConfig
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vilt import ViLTConfig
 from pictura.weights.family import Found, Json, State, Written, families
 from pictura.weights.folder import TOKENIZER, assembled, cast, empty, replacing, save_folder, unfit, write_safetensors
 from pictura.weights.foreign import family_of, load_model
@@ -25,9 +26,12 @@ from pictura.weights.initial import resized, started
 OURS = "pictura"
 # Of a configuration, what the shapes of tensors show, and what training alone asks for.
 SHOWN = frozenset({"mlp_ratio", "classes"})
-TRAINING = frozenset({"dropout", "drop_path", "patch_dropout", "zero_init", "head_bias", "logit_scale", "logit_bias"})
+TRAINING = frozenset(
+    {"max_patches", "dropout", "drop_path", "patch_dropout", "zero_init", "head_bias", "logit_scale", "logit_bias"}
+)
 # What lies around the model: it computes the same without, so a family may have no place for it.
-AROUND = frozenset({"class_names", "resize", "interpolation", "crop"})
+AROUND = frozenset({"class_names", "answers", "resize", "interpolation", "crop"})
+TOLD = frozenset({"text.end_token", "text.mask_token"})  # of a ViLT, by the tokenizer that lies beside it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ def convert(
         model = changed(model, changes, notes)
     config, state = model.config, model.state_dict()
     assert isinstance(config, PictureModelConfig)
-    if not isinstance(getattr(config, "text", None), TextTowerConfig):
+    if not isinstance(getattr(config, "text", None), TextConfig):
         tokenizer = None  # of a CLIP, whose picture tower goes on alone
     if dtype is not None:
         state = _cast(state, dtype)
@@ -156,7 +160,7 @@ def left_behind(written: Written, config: PictureModelConfig, to: str) -> list[s
     lost = {key: value for key, value in ours.items() if value is not None and theirs.get(key) != value}
     if wrong := [f"{key}: {value} (there it is {theirs.get(key)})" for key, value in lost.items() if key not in AROUND]:
         raise ValueError(f"{to} has no place for {', '.join(wrong)}")
-    words = [key if key == "class_names" else f"{key}: {getattr(config, key)}" for key in lost]
+    words = [key if key in ("class_names", "answers") else f"{key}: {getattr(config, key)}" for key in lost]
     return [f"{to} has no place for {', '.join(words)}"] if words else []
 
 
@@ -165,6 +169,8 @@ def _facts(config: PictureModelConfig) -> dict[str, Any]:
     facts = {
         key: value for key, value in _flat(to_dict(config)).items() if key.rpartition(".")[2] not in SHOWN | TRAINING
     }
+    if isinstance(config, ViLTConfig):
+        facts = {key: value for key, value in facts.items() if key not in TOLD}
     return facts | {"crop": CropConfig(image_size=config.tower.image_size, crop=config.crop).resized_to}
 
 

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from pictura.config import load, to_yaml
 from pictura.config.messages import explain
 from pictura.data.text import Tokenizer
-from pictura.models.base import ImageTowerConfig, ModelConfig, TextTowerConfig
+from pictura.models.base import ImageTowerConfig, ModelConfig, TextConfig
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.yaml", "tokenizer.json"
 FILES = frozenset({WEIGHTS, CONFIG, TOKENIZER})
@@ -92,7 +92,7 @@ def load_folder(
     path = _existing(Path(path).expanduser())
     config = load(ModelConfig, path / CONFIG)
     tokenizer = None
-    if isinstance(text := getattr(config, "text", None), TextTowerConfig):
+    if isinstance(text := getattr(config, "text", None), TextConfig):
         if not (path / TOKENIZER).is_file():
             raise ValueError(f"{path}: not a model folder: it has no {TOKENIZER}, and its model reads texts")
         tokenizer = Tokenizer.load(path / TOKENIZER)
@@ -192,7 +192,7 @@ def cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, whose: str) -> None:
     """ValueError, beginning with `whose`, where the tokenizer has more tokens than the model."""
     text = getattr(config, "text", None)
-    if isinstance(text, TextTowerConfig) and tokenizer.vocab_size > text.vocab_size:
+    if isinstance(text, TextConfig) and tokenizer.vocab_size > text.vocab_size:
         raise ValueError(f"{whose} has {tokenizer.vocab_size} tokens, but the model has {text.vocab_size}: not its own")
 
 

@@ -5,6 +5,7 @@ knows its tensors says what they mean.
 """
 
 import json
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from pictura.config import to_dict
 from pictura.config.messages import nearest
 from pictura.data.text import Tokenizer
 from pictura.data.vocabularies import CLIP_TOKENS, CLIPTokenizerConfig, FileTokenizerConfig
-from pictura.models.base import TextTowerConfig
+from pictura.models.base import TextConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vilt import ViLTConfig
 from pictura.weights.family import Family, Found, families
 from pictura.weights.files import read_tensors
 from pictura.weights.folder import CONFIG, FLOATING, assembled, cast, check_tokenizer, load_folder
@@ -57,6 +59,8 @@ def load_model(
     config, state = _read(Found(file=file, state=_state(file), beside=beside(file.parent)))
     _check_sizes(config, len(state), file)
     tokenizer = _tokenizer(file.parent, config)
+    if tokenizer is not None and isinstance(config, ViLTConfig):  # no checkpoint says which tokens these are
+        config = replace(config, text=replace(config.text, end_token=tokenizer.end, mask_token=tokenizer.mask))
     _settle(state, device, dtype)
     precision = ", in float16" if dtype is torch.float16 else ""  # whose largest number is 65,504
     return assembled(config, state, f"{file}: does not fit the configuration that goes with it{precision}"), tokenizer
@@ -179,7 +183,7 @@ def _read(found: Found) -> tuple[PictureModelConfig, dict[str, Tensor]]:
 def _tokenizer(folder: Path, config: PictureModelConfig) -> Tokenizer | None:
     """The folder's own; CLIP's published one where it has none and the model is made for it."""
     text = getattr(config, "text", None)
-    if not isinstance(text, TextTowerConfig):
+    if not isinstance(text, TextConfig):
         return None
     length = text.context_length
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):

@@ -1,6 +1,7 @@
-"""Hugging Face's folders as transformers reads and writes them: CLIPModel, ViTForImageClassification, ViTModel."""
+"""Hugging Face's folders as transformers reads and writes them: CLIPModel, ViTForImageClassification, ViTModel, and all
+classes of ViLT."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -12,10 +13,19 @@ from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIPConfig
 from pictura.models.pictures import PictureModelConfig
 from pictura.models.text import TextTransformerConfig
-from pictura.weights import huggingface, huggingface_vit
+from pictura.models.vilt import ViLTConfig
+from pictura.weights import huggingface, huggingface_vilt, huggingface_vit
 from pictura.weights.classifiers import unwrapped
 from pictura.weights.family import Family, Found, Json, State, Written
-from pictura.weights.huggingface_pictures import CLIP_PROCESSOR, VIT_PROCESSOR, beside, pictures_from, processor_of
+from pictura.weights.huggingface_pictures import (
+    CLIP_PROCESSOR,
+    VIT_PROCESSOR,
+    beside,
+    pictures_from,
+    processor_of,
+    vilt_pictures_from,
+    vilt_processor_of,
+)
 
 MARKS = (
     "vision_model.embeddings.class_embedding",
@@ -33,16 +43,23 @@ class HuggingFace(Family):
 
     def knows(self, found: Found) -> bool:
         """By names of tensors; or by config.json, where a tensor that would tell is missing."""
-        said = found.beside.get("config.json", {}).get("model_type") in ("clip", "vit")
+        said = found.beside.get("config.json", {}).get("model_type") in ("clip", "vit", "vilt")
+        if _is_vilt(found.state):
+            return True
         return bool(_model(found.state)) or (said and any(name.startswith(STARTS) for name in found.state))
 
     def read(self, found: Found) -> tuple[PictureModelConfig, dict[str, Tensor]]:
         """Without a config.json beside: a CLIP with OpenAI's activation, a ViT as transformers makes one unasked."""
         state, json = _model(found.state) or found.state, found.beside.get("config.json")
         clip = any(name.startswith(CLIP_STARTS) for name in state)
-        if json is not None and (said := json.get("model_type")) != (kind := "clip" if clip else "vit"):
+        vilt = _is_vilt(found.state)
+        if json is not None and (said := json.get("model_type")) != (
+            kind := "clip" if clip else "vilt" if vilt else "vit"
+        ):
             raise ValueError(f"config.json: model_type: expected {kind!r}, got {said!r}")
         config: PictureModelConfig
+        if vilt:
+            return _vilt(found.state, json, found.beside)
         if clip:
             ours, processor = huggingface.to_pictura(state), CLIP_PROCESSOR
             with _about("config.json"):
@@ -66,16 +83,44 @@ class HuggingFace(Family):
             json, theirs = huggingface.json_of(config), huggingface.from_pictura(state)
         elif isinstance(config, ClassifierConfig):
             json, theirs = huggingface_vit.json_of(config), huggingface_vit.from_pictura(state)
+        elif isinstance(config, ViLTConfig):
+            json, theirs = huggingface_vilt.json_of(config), huggingface_vilt.from_pictura(state, config.tasks)
         else:
-            raise ValueError(f"kind: {config.kind}: Hugging Face's layout is of clip and classifier")  # type: ignore[attr-defined]
+            raise ValueError(f"kind: {config.kind}: Hugging Face's layout is of clip, classifier and vilt")  # type: ignore[attr-defined]
         dtype = next(tensor.dtype for name, tensor in state.items() if tensor.dim() and tensor.is_floating_point())
         files: dict[str, Json] = {
             "config.json": json | {"torch_dtype": str(dtype).removeprefix("torch.")},
             "preprocessor_config.json": processor_of(config),
         }
+        if isinstance(config, ViLTConfig):
+            files["preprocessor_config.json"] = vilt_processor_of(config, config.vit.patch_size)
+            files["tokenizer_config.json"] = _berts_tokenizer(config)
         if isinstance(text := getattr(config, "text", None), TextTransformerConfig):
             files["tokenizer_config.json"] = _tokenizer(text)
         return Written(file="model.safetensors", state=theirs, beside=files)
+
+
+def _is_vilt(state: State) -> bool:
+    return any(name.removeprefix("vilt.") == huggingface_vilt.MARK for name in state)
+
+
+def _vilt(state: State, json: Json | None, files: Mapping[str, Json]) -> tuple[PictureModelConfig, dict[str, Tensor]]:
+    ours = huggingface_vilt.to_pictura(state)
+    with _about("config.json"):
+        config = huggingface_vilt.config_of(ours, json)
+    if (pictures := beside(files)) is not None:
+        file, prepared = pictures
+        with _about(file):
+            changes = vilt_pictures_from(prepared, config.vit.image_size, config.vit.patch_size)
+            config = load(ViLTConfig, to_dict(config) | changes)
+    return config, ours
+
+
+def _berts_tokenizer(config: ViLTConfig) -> dict[str, Any]:
+    """What transformers asks for beside a tokenizer.json in BERT's form."""
+    names = {"cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "unk": "[UNK]", "mask": "[MASK]"}
+    found = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.text.context_length}
+    return found | {f"{name}_token": token for name, token in names.items()}
 
 
 def _tokenizer(text: TextTransformerConfig) -> dict[str, Any]:

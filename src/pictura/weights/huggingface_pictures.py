@@ -105,3 +105,29 @@ def processor_of(config: PictureModelConfig) -> dict[str, Any]:
         "image_mean": list(config.mean),
         "image_std": list(config.std),
     }
+
+
+def vilt_pictures_from(json: Json, image_size: int, patch_size: int) -> dict[str, Any]:
+    """What a `ViltImageProcessor` does, as configuration. ValueError where it is not what the model would do."""
+    side, _ = _side("size", json.get("size", {"shortest_edge": 384}), False)
+    for key, given, wanted in (("size", side, image_size), ("size_divisor", json.get("size_divisor", 32), patch_size)):
+        if given != wanted:
+            raise ValueError(f"{key}: {given}, but the model's is {wanted}")
+    return {ours: json[f"image_{ours}"] for ours in ("mean", "std") if f"image_{ours}" in json}
+
+
+def vilt_processor_of(config: PictureModelConfig, patch_size: int) -> dict[str, Any]:
+    """preprocessor_config.json of a ViLT."""
+    return {
+        "image_processor_type": "ViltImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": config.tower.image_size},
+        "size_divisor": patch_size,
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(config.mean),
+        "image_std": list(config.std),
+        "do_pad": True,
+    }

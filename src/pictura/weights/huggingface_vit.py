@@ -108,16 +108,18 @@ def config_of(state: State, json: Json | None) -> ClassifierConfig:
     json = json or {}
     if "pre_logits.fc.weight" in state and (act := json.get("pooler_act", "tanh")) != "tanh":
         raise ValueError(f"pooler_act: {act!r} is not tanh, which our pre_logits have")
-    names = _class_names(json, state["head.bias"].numel() if "head.bias" in state else 0)
+    names = class_names_of(json, state["head.bias"].numel() if "head.bias" in state else 0)
     return classifier(image, state, class_names=names, resize="squash", interpolation="bilinear")
 
 
 def _image(json: Json) -> dict[str, Any]:
     given = dict(VIT) | dict(json)
-    return {"kind": "vit"} | tower_from(given) | {key: _one(key, given[key]) for key in ("image_size", "patch_size")}
+    return (
+        {"kind": "vit"} | tower_from(given) | {key: one_side(key, given[key]) for key in ("image_size", "patch_size")}
+    )
 
 
-def _one(key: str, value: Any) -> Any:
+def one_side(key: str, value: Any) -> Any:
     """Of two sides, that are the same."""
     if isinstance(value, list) and len(value) == 2:
         if value[0] != value[1]:
@@ -126,7 +128,7 @@ def _one(key: str, value: Any) -> Any:
     return value
 
 
-def _class_names(json: Json, classes: int) -> list[str]:
+def class_names_of(json: Json, classes: int) -> list[str]:
     """The words of `id2label`, empty where it has none. Of words that stand for several classes, such as ImageNet's
     two cranes, each gets its number.
     """

@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from pictura.models.base import ModelConfig
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vilt import ViLTConfig
+
+PREPARED = ("resize", "interpolation", "crop")
 
 
 def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -> ModelConfig:
@@ -18,8 +22,10 @@ def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -
     if isinstance(config, PictureModelConfig) and config.image is None:
         if not isinstance(initial, PictureModelConfig):
             raise ValueError(f"model.image: the `initial` model ({initial.kind}) has no tower for pictures")  # type: ignore[attr-defined]
-        same = {key: getattr(initial, key) for key in ("image", "mean", "std", "resize", "interpolation", "crop")}
-        config = replace(config, **same)
+        keys = ["image", "mean", "std", *(PREPARED if initial.resize in config.resizes else ())]
+        config = replace(config, **{key: getattr(initial, key) for key in keys})
+        if isinstance(config, ViLTConfig) and isinstance(initial, ViLTConfig):
+            config = replace(config, text=initial.text)
     elif wanted is not None:
         return wanted
     return of_size(config, image_size)
@@ -39,14 +45,31 @@ def inherited(model: nn.Module, config: ModelConfig, fresh: nn.Module) -> dict[s
     """What `fresh`, a module of `config`, begins with: the weights of `model`, fitted to the size of its pictures.
 
     Of a model of another kind, or where `config` asks for other classes, the tower alone: the head stays as it is in
-    `fresh` (ViT, section 3.2: the whole head is replaced by one of zeros for fine-tuning).
+    `fresh` (ViT, section 3.2: the whole head is replaced by one of zeros for fine-tuning). Of a ViLT all but the heads
+    that `config` has not, or has for other answers.
     """
     weights, old = resized(model, config), model.config
+    if isinstance(old, ViLTConfig) and isinstance(config, ViLTConfig):
+        return _joint(weights, old, config, fresh)
     if not isinstance(old, PictureModelConfig) or not isinstance(config, PictureModelConfig):
         return weights
     if type(old) is type(config) and not _new_head(old, config):
         return weights
     return dict(fresh.state_dict()) | {name: value for name, value in weights.items() if name.startswith("image.")}
+
+
+def _joint(weights: dict[str, Tensor], old: ViLTConfig, config: ViLTConfig, fresh: nn.Module) -> dict[str, Tensor]:
+    """A second picture's type begins as the first one's, and a rank as the score for a match (ViLT's released code)."""
+    if old.answers != config.answers:
+        weights = {name: value for name, value in weights.items() if not name.startswith("heads.answers.")}
+    found = {name: weights.get(name, value) for name, value in fresh.state_dict().items()}
+    types = found["type_embed"]
+    if "pair" in config.tasks and len(types) == 2:
+        found["type_embed"] = torch.cat([types, types[1:]])
+    found["type_embed"] = found["type_embed"][: 3 if "pair" in config.tasks else 2]
+    if "rank" in config.tasks and "rank" not in old.tasks and "matching" in old.tasks:
+        found |= {f"heads.rank.{part}": weights[f"heads.matching.{part}"][1:] for part in ("weight", "bias")}
+    return found
 
 
 def resized(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
@@ -95,6 +118,13 @@ def with_classes(config: ModelConfig, names: tuple[str, ...], least: int = 0) ->
     if len(names) > config.classes:
         raise ValueError(f"model.classes: {config.classes}, but the data has {len(names)}; leave it out")
     return config if config.class_names or len(names) != config.classes else replace(config, class_names=names)
+
+
+def with_answers(config: ModelConfig, answers: tuple[str, ...]) -> ModelConfig:
+    """A model that answers questions, and has no answers yet, gets those of the data."""
+    if not isinstance(config, ViLTConfig) or "answers" not in config.tasks or config.answers:
+        return config
+    return replace(config, answers=answers)
 
 
 def _some(names: tuple[str, ...]) -> str:

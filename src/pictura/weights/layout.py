@@ -71,7 +71,9 @@ def renamed(state: State, names: Mapping[str, str], whose: str) -> dict[str, Ten
     strange: list[str] = []
     for name, tensor in state.items():
         number = re.search(r"(?<=\.)\d+(?=\.)", name)
-        new = names.get(name[: number.start()] + "{}" + name[number.end() :] if number else name)
+        new = names.get(name)
+        if new is None and number:
+            new = names.get(name[: number.start()] + "{}" + name[number.end() :])
         if new is None or (number is None and "{}" in new):
             strange.append(name)
         else:
@@ -107,7 +109,7 @@ def inferred(
         vocab_size=vocab_size,
         context_length=state["text.pos_embed"].shape[0],
         width=text_width,
-        depth=_depth(state, "text.blocks"),
+        depth=depth_of(state, "text.blocks"),
         heads=_heads(text_width, text_heads, "text_heads"),
         mlp_ratio=_mlp_ratio(state, "text"),
         activation=activation,
@@ -126,10 +128,10 @@ def inferred(
 def _vit(state: State, activation: Activation, heads: int | None) -> ImageTowerConfig:
     width, _, patch_size, _ = state["image.patch_embed.proj.weight"].shape
     return ViTConfig(
-        image_size=_grid(state, "image.pos_embed") * patch_size,
+        image_size=grid_of(state, "image.pos_embed") * patch_size,
         patch_size=patch_size,
         width=width,
-        depth=_depth(state, "image.blocks"),
+        depth=depth_of(state, "image.blocks"),
         heads=_heads(width, heads, "image_heads"),
         mlp_ratio=_mlp_ratio(state, "image"),
         activation=activation,
@@ -141,23 +143,23 @@ def _vit(state: State, activation: Activation, heads: int | None) -> ImageTowerC
 
 def _resnet(state: State, heads: int | None) -> ImageTowerConfig:
     width = state["image.conv3.weight"].shape[0]
-    one, two, three, four = (_depth(state, f"image.layer{stage}") for stage in (1, 2, 3, 4))
+    one, two, three, four = (depth_of(state, f"image.layer{stage}") for stage in (1, 2, 3, 4))
     return CLIPResNetConfig(
-        image_size=_grid(state, "image.pool.pos_embed") * STRIDE,
+        image_size=grid_of(state, "image.pool.pos_embed") * STRIDE,
         layers=(one, two, three, four),
         width=width,
         heads=_heads(width * 32, heads, "image_heads"),
     )
 
 
-def _grid(state: State, name: str) -> int:
+def grid_of(state: State, name: str) -> int:
     cells = state[name].shape[1] - 1
     if isqrt(cells) ** 2 != cells:
         raise ValueError(f"{name}: {cells} patches make no square, and only square pictures are known")
     return isqrt(cells)
 
 
-def _depth(state: State, blocks: str) -> int:
+def depth_of(state: State, blocks: str) -> int:
     numbers = {int(found.group(1)) for name in state if (found := re.match(rf"{re.escape(blocks)}\.(\d+)\.", name))}
     if sorted(numbers) != list(range(len(numbers))) or not numbers:
         raise ValueError(f"{blocks}: numbered {sorted(numbers)}, not from 0 on without a gap")

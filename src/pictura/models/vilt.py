@@ -1,0 +1,300 @@
+"""ViLT (Kim et al., ViLT: Vision-and-Language Transformer Without Convolution or Region Supervision, 2021).
+
+One Transformer, a ViT's, reads a text and a picture's patches together (section 3.1). Pictures keep their aspect ratio
+and texts their length: the tokens of all examples are packed, so that padding costs nothing. Where paper, released code
+and Hugging Face differ: patches stay in reading order (the code shuffles them, which changes nothing that is read);
+which patches are real follows from each picture's size, not from pixels that are not black; `image.eps` is 1e-6 as in
+the code (Hugging Face: 1e-12), 1e-12 in the embedding of words as in BERT.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pictura.layers.draws import Drawing, has_chance
+from pictura.layers.dropout import Dropout
+from pictura.layers.linear import Linear
+from pictura.layers.packing import Packing
+from pictura.layers.positions import stretch_positions
+from pictura.models.base import ImageTowerConfig, TextConfig, check_positive
+from pictura.models.pictures import PictureModelConfig, read_pictures
+from pictura.models.vit import ViTConfig
+
+JointTask = Literal["words", "matching", "rank", "answers", "pair"]
+Pictures = Tensor | Sequence[Tensor]  # [b 3 y x], or b of [3 y x], each of its own size
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsConfig(TextConfig):
+    """Word-piece embeddings; the vocabulary is BERT's, or what a recipe's tokenizer has. mask_token: the id that hides
+    a word in masked language modelling."""
+
+    vocab_size: int = 30522
+    context_length: int = 40
+    end_token: int | None = 102
+    mask_token: int | None = 103
+    eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(eps=self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViLTConfig(PictureModelConfig):
+    """`image` is the ViT whose Transformer reads both; a recipe with `initial` may leave it to that model.
+
+    tasks: what there are heads for: to tell `words` behind a mask, whether text and picture are `matching`, the `rank`
+    of pictures and texts for each other, which of `answers` is that to a question, whether a statement holds of a
+    `pair` of pictures.
+    answers: their words; a recipe that leaves them out takes those of its data.
+    max_patches: of a picture in training, drawn by chance where there are more (paper, section 4.1: 200).
+    """
+
+    kind: ClassVar[str] = "vilt"
+    tower_kind: ClassVar[type[ImageTowerConfig]] = ViTConfig
+    resizes: ClassVar[tuple[str, ...]] = ("fit",)
+    sizes: ClassVar[dict[str, dict[str, Any]]] = {
+        "B/32": {"image": {"kind": "vit", "size": "B/32", "image_size": 384, "dropout": 0.1}},
+    }
+
+    resize: Literal["shortest", "squash", "fit"] = "fit"
+    text: WordsConfig = field(default_factory=WordsConfig)
+    tasks: tuple[JointTask, ...] = ("words", "matching")
+    answers: tuple[str, ...] = ()
+    max_patches: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks: {', '.join(self.tasks)}: each only once")
+        if self.max_patches is not None and self.max_patches < 1:
+            raise ValueError(f"max_patches: {self.max_patches} is below 1; the paper has 200")
+        if isinstance(self.image, ViTConfig) and self.image.patch_dropout:
+            raise ValueError("image.patch_dropout: ViLT leaves patches out by max_patches; set patch_dropout to 0")
+
+    @property
+    def vit(self) -> ViTConfig:
+        """`image`. ValueError where it is no ViT."""
+        if not isinstance(self.tower, ViTConfig):
+            raise ValueError(f"image.kind: {self.tower.kind}: ViLT's Transformer is a vit")  # type: ignore[attr-defined]
+        return self.tower
+
+    @property
+    def embed_dim(self) -> int:
+        """Numbers of what is read, [b d]."""
+        return self.vit.width
+
+    def build(self) -> "ViLT":
+        """The module, with fresh weights."""
+        return ViLT(self)
+
+
+class WordEmbedding(nn.Module):
+    """BERT's (Devlin et al. 2019, section 3): words and their places, normalised."""
+
+    def __init__(self, config: WordsConfig, width: int, dropout: float) -> None:
+        super().__init__()
+        self.word_embed = nn.Embedding(config.vocab_size, width)
+        self.pos_embed = nn.Parameter(torch.empty(config.context_length, width))
+        self.norm = nn.LayerNorm(width, eps=config.eps)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, text: Tensor, inside: Tensor) -> Tensor:
+        """text: [b t] ids, inside: [b t], where tokens are -> [n d], the texts side by side."""
+        places = torch.arange(text.shape[1], device=text.device).expand_as(text)[inside]
+        x = F.embedding(text[inside], self.word_embed.weight) + F.embedding(places, self.pos_embed)
+        out: Tensor = self.dropout(self.norm(x))
+        return out
+
+
+class WordsHead(nn.Module):
+    """[m d] -> [m vocabulary]: which word stood behind each mask; BERT's, not tied to the embeddings."""
+
+    def __init__(self, width: int, vocab_size: int) -> None:
+        super().__init__()
+        self.dense = Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.decoder = Linear(width, vocab_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.decoder(self.norm(F.gelu(self.dense(x))))
+        return out
+
+
+class TwoLayers(nn.Module):
+    """[b d] -> [b k], as ViLT answers questions and compares pictures (released code)."""
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(width, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.fc2 = Linear(hidden, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.norm(self.fc1(x))))
+        return out
+
+
+class Joint(NamedTuple):
+    """Texts and pictures read together. tokens: [n d]: all texts side by side, then all pictures, each with its class
+    token first, if there is one. inside: [b t], where the texts have tokens. counts: [b], the pictures' tokens. grids:
+    (y, x) patches of each picture, of which in training only some may have been taken."""
+
+    tokens: Tensor
+    inside: Tensor
+    counts: Tensor
+    grids: list[tuple[int, int]]
+
+    @property
+    def words(self) -> Tensor:
+        """[words d], those of the texts."""
+        return self.tokens[: int(self.inside.sum())]
+
+
+class ViLT(Drawing):
+    """`read(pictures, text: [b t]) -> [b d]`, the pooled class token of the text, and what the heads make of it."""
+
+    def __init__(self, config: ViLTConfig) -> None:
+        super().__init__()
+        c, vit = config, config.vit
+        d = vit.width
+        self.config = c
+        self.image = vit.build()
+        self.text = WordEmbedding(c.text, d, vit.dropout)
+        self.type_embed = nn.Parameter(torch.empty(3 if "pair" in c.tasks else 2, d))  # text, picture, second picture
+        self.dropout = Dropout(vit.dropout)
+        self.pooler = Linear(d, d)
+        build: dict[JointTask, Callable[[], nn.Module]] = {
+            "words": lambda: WordsHead(d, c.text.vocab_size),
+            "matching": lambda: Linear(d, 2),
+            "rank": lambda: Linear(d, 1),
+            "answers": lambda: TwoLayers(d, 2 * d, len(c.answers)),
+            "pair": lambda: TwoLayers(2 * d, 2 * d, 2),
+        }
+        self.heads = nn.ModuleDict({task: build[task]() for task in c.tasks})
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """BERT's: normal of 0.02, biases zero (Devlin et al. 2019). The ViT resets itself when it is built."""
+        for module in (self.text, self.pooler, self.heads):
+            for part in module.modules():
+                if isinstance(part, nn.Linear | nn.Embedding):
+                    nn.init.normal_(part.weight, std=0.02)
+                if isinstance(part, nn.Linear):
+                    nn.init.zeros_(part.bias)
+                if isinstance(part, nn.LayerNorm):
+                    part.reset_parameters()
+        for table in (self.text.pos_embed, self.type_embed):
+            nn.init.normal_(table, std=0.02)
+
+    def forward(self, image: Pictures, text: Tensor) -> Joint:
+        """Every token of the last layer, normalised, for what reads more than one of them."""
+        x, packing, joint = self._embed(image, text, None)
+        for block in self.image.blocks:
+            x = block(x, None, packing)
+        return joint._replace(tokens=self.image.norm(x))
+
+    def pool(self, joint: Joint) -> Tensor:
+        """What `read` gives, [b d], of tokens that are there already."""
+        lengths = joint.inside.sum(1)
+        out: Tensor = self.pooler(joint.words[lengths.cumsum(0) - lengths]).tanh()
+        return out
+
+    def read(self, image: Pictures, text: Tensor, types: Tensor | None = None) -> Tensor:
+        """pictures, text: [b t] ids, zero after each end -> [b d]: tanh of the first token of the text, projected.
+
+        types: [b] row of `type_embed` of each picture, by default 1. The last block computes that token alone.
+        """
+        x, packing, _ = self._embed(image, text, types)
+        for block in self.image.blocks[:-1]:
+            x = block(x, None, packing)
+        first = torch.zeros(packing.shape[0], dtype=torch.long, device=x.device)
+        x = self.image.norm(self.image.blocks[-1](x, first, packing)).squeeze(1)
+        out: Tensor = self.pooler(x).tanh()
+        return out
+
+    def match(self, image: Pictures, text: Tensor) -> Tensor:
+        """pictures and texts, one by one -> [b] float32, higher where they match: `rank`, or else the matching head's
+        score for a match, which is what the paper ranks by without fine-tuning (section 4.4)."""
+        pooled = self.read(image, text)
+        scores: Tensor = self._head("rank")(pooled) if "rank" in self.heads else self._head("matching")(pooled)[:, 1:]
+        return scores.squeeze(1).float()
+
+    def answer(self, image: Pictures, text: Tensor) -> Tensor:
+        """pictures and questions -> [b k] float32, a score for each of `config.answers`, before the sigmoid."""
+        scores: Tensor = self._head("answers")(self.read(image, text))
+        return scores.float()
+
+    def compare(self, left: Pictures, right: Pictures, text: Tensor) -> Tensor:
+        """pairs of pictures and statements about them -> [b 2] float32, scores for false and true.
+
+        Each picture is read beside the statement, the right one under the third type (paper, section 4.3: NLVR2).
+        """
+        b = len(text)
+        types = torch.ones(2 * b, dtype=torch.long, device=text.device)
+        types[b:] = 2
+        both = self.read([*left, *right], torch.cat([text, text]), types)
+        pairs = both.view(-1, 2, b, both.shape[1]).transpose(1, 2).flatten(2).flatten(0, 1)  # -1: draws
+        scores: Tensor = self._head("pair")(pairs)
+        return scores.float()
+
+    def _head(self, task: JointTask) -> nn.Module:
+        if task not in self.heads:
+            raise ValueError(f"tasks: this model has no head for {task}; it has {', '.join(self.heads) or 'none'}")
+        return self.heads[task]
+
+    def _embed(self, image: Pictures, text: Tensor, types: Tensor | None) -> tuple[Tensor, Packing, Joint]:
+        """Tokens before the first block, [n d], how they are packed, and what they are.
+
+        The draws of `two_draws` begin here: the first thing done to a token is dropout.
+        """
+        patches, grids = self._patches(image)
+        if len(image) != len(text) or not len(text):
+            raise ValueError(f"{len(image)} pictures and {len(text)} texts: they are read in pairs, at least one")
+        types = torch.ones(len(text), dtype=torch.long, device=text.device) if types is None else types
+        if self.drawing and has_chance(self):
+            patches, grids, text, types = [*patches, *patches], [*grids, *grids], text.repeat(2, 1), types.repeat(2)
+        lengths = self.config.text.ends(text) + 1
+        inside = torch.arange(text.shape[1], device=text.device) < lengths[:, None]
+        words = self.text(text, inside) + self.type_embed[0]
+        counts = torch.tensor([len(tokens) for tokens in patches], device=text.device)
+        packing = Packing(lengths, counts)
+        kinds = F.embedding(types.repeat_interleave(counts), self.type_embed)
+        pixels = self.dropout(torch.cat(patches)) + kinds
+        x = torch.cat([words, self.image.norm_pre(pixels)])
+        return x, packing, Joint(x, inside, counts, grids)
+
+    def _patches(self, image: Pictures) -> tuple[list[Tensor], list[tuple[int, int]]]:
+        """Of each picture its tokens with their positions, [n d], and its grid. Those of one size are read at once."""
+        vit, patch, dtype = self.image, self.image.config.patch_size, self.image.pos_embed.dtype
+        if isinstance(image, Tensor):
+            image = read_pictures(image, self.config, dtype)
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, one in enumerate(image):
+            groups[(one.shape[-2], one.shape[-1])].append(i)
+        tokens, grids = [torch.empty(0)] * len(image), [(0, 0)] * len(image)
+        extra = vit.cls_token is not None
+        for (height, width), members in groups.items():
+            together = image if isinstance(image, Tensor) else torch.stack([image[i] for i in members])
+            grid = (height // patch, width // patch)
+            pixels = read_pictures(together.to(vit.pos_embed.device), self.config, dtype)
+            found = vit.patch_embed(pixels) + stretch_positions(vit.pos_embed[0, extra:], (vit.grid,) * 2, grid)
+            first = vit.cls_token[0] + vit.pos_embed[0, :1] if vit.cls_token is not None else None
+            for i, one in zip(members, found, strict=True):
+                one = self._sampled(one)
+                tokens[i], grids[i] = one if first is None else torch.cat([first, one]), grid
+        return tokens, grids
+
+    def _sampled(self, patches: Tensor) -> Tensor:
+        """[n d] -> [at most max_patches d] in training, in the order that they had."""
+        most = self.config.max_patches
+        if most is None or not self.training or len(patches) <= most:
+            return patches
+        return patches[torch.randperm(len(patches), device=patches.device)[:most].sort().values]
