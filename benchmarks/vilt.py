@@ -91,13 +91,18 @@ class ViLTCase(Case):
         return {"input_ids": text, "attention_mask": (text > 0).long(), "pixel_values": pixels, "pixel_mask": mask}
 
     def flops(self) -> float:
-        """Matrix products of the tokens that there are, all of them in every block."""
+        """Matrix products of the tokens that there are; of the last block keys and values, and what one token needs."""
+        return self.forward_flops() - sum(20 * n * self.config().vit.width ** 2 for n in self.tokens())
+
+    def tokens(self) -> list[int]:
+        return [y * x + 1 + length for (y, x), length in zip(GRIDS, LENGTHS, strict=True)]
+
+    def forward_flops(self) -> float:
+        """All tokens in every block."""
         vit = self.config().vit
-        total = 0.0
-        for (y, x), length in zip(GRIDS, LENGTHS, strict=True):
-            n, d = y * x + 1 + length, vit.width
-            total += vit.depth * (24 * n * d * d + 4 * n * n * d) + y * x * 2 * 3 * PATCH**2 * d
-        return total
+        d = vit.width
+        blocks = sum(24 * n * d * d + 4 * n * n * d for n in self.tokens())
+        return vit.depth * blocks + sum(y * x for y, x in GRIDS) * 2.0 * 3 * PATCH**2 * d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +143,7 @@ class TrainStep(ViLTCase):
         return COMMAND if side == "ours" else {}
 
     def flops(self) -> float:
-        return 3 * 2 * super().flops()
+        return 3 * (self.forward_flops() + super().flops())
 
     def ours(self, device: str) -> Step:
         import tempfile

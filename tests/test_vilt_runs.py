@@ -155,6 +155,31 @@ def test_a_picture_that_cannot_be_read_is_named(answering: Path, tmp_path: Path)
         pictura.load(answering).ask([tmp_path / "torn.png"], ["is there a star?", "and a ring?"])
 
 
+@pytest.mark.parametrize(
+    "given", [["embed", "a.png", "--out", "v.npy"], ["classify", "a.png", "--labels", "star,ring"]]
+)
+def test_verbs_that_need_a_picture_alone(
+    given: list[str], answering: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(picture.read_bytes())
+    verb, *rest = given
+    assert main([verb, str(answering), *rest]) == 2
+    assert re.search("beside a text, not alone|only beside a picture", capsys.readouterr().err)
+
+
+def test_masked_words_alone(tmp_path: Path) -> None:
+    """The pooler has no use then, and is named in `freeze`."""
+    alone = {"model": {"kind": "vilt", "image": VIT, "tasks": ["words"]}, "objectives": {"w": {"kind": "masked_words"}}}
+    with pytest.raises(
+        ValueError, match=r"pooler\.weight is to be trained, but no objective uses it.*training\.freeze"
+    ):
+        train(recipe(PRETRAINED, alone), tmp_path / "a", say=lambda _: None)
+    frozen = recipe(PRETRAINED, alone, overrides=("training.freeze=[pooler]", "training.steps=3"))
+    assert "w/hits" in train(frozen, tmp_path / "b", say=lambda _: None)
+
+
 def test_statements_begin_with_it(pretrained: Path, tmp_path: Path) -> None:
     start = recipe(COMMON, STATEMENTS, {"initial": str(pretrained)})
     prepared = prepare(start)
@@ -201,6 +226,9 @@ def test_it_can_begin_with_the_tower_of_a_classifier(tmp_path: Path) -> None:
         ([PRETRAINED, {"objectives": {"q": {"kind": "questions"}}}], (), "needs (answers|question) of every example"),
         ([PRETRAINED], ("view={kind: fit, image_size: 32, patch_size: 16}",), "patch_size: 16, but the model's is 8"),
         ([PRETRAINED, {"evaluation": QUESTIONS["evaluation"]}], (), "has no head for answers"),
+        ([TINY], ("view={kind: fit, image_size: 16, patch_size: 8}",), "this model wants all of one; try crop"),
+        ([PRETRAINED], ("view={kind: fit, image_size: 32, patch_size: 8, longest: 64}",), "longest: .* leave it out"),
+        ([PRETRAINED], ("model.answers=[yes, yes]",), "answers: 'yes' is there twice"),
     ],
 )
 def test_what_does_not_fit_is_said_before_training(

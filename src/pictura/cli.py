@@ -179,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("image", type=Path, help="a picture file")
     p.add_argument("question", nargs="+", help="one question or several, each in quotes")
     p.add_argument("--top", type=int, default=3, help="how many answers to show (default: 3)")
-    p.add_argument("--words", type=Path, help="a .png to draw into where in the picture each word is found")
+    p.add_argument("--words", type=Path, help="a .png to draw into where each word of the first question is found")
 
     p = verb(
         embed,

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,6 +15,7 @@ from pictura.config import Config, kinds
 from pictura.config import load as read_config
 from pictura.config.messages import explain, nearest
 from pictura.data.batches import Batches, LoaderConfig
+from pictura.data.fit import FitConfig
 from pictura.data.reader import FROM_SOURCE, GIVEN
 from pictura.data.source import Source, SourceConfig
 from pictura.data.text import Tokenizer, TokenizerConfig
@@ -154,7 +156,7 @@ def prepare(
         config = with_classes(config, source.class_names, source.least_classes)
     for objective in recipe.objectives.values():
         if isinstance(objective := getattr(objective, "of", objective), QuestionsConfig):
-            config = with_answers(config, source.answers(objective.least))
+            config = with_answers(config, partial(source.answers, objective.least))
     with impossible("model"):
         model = config.build()
     if initial is not None:
@@ -268,6 +270,13 @@ def check_view(recipe: Recipe, config: ModelConfig) -> None:
             f"{what}, but model.image.image_size is {config.tower.image_size}; "
             "give both the same, or with `initial` the view's alone"
         )
+    if isinstance(view, FitConfig):
+        if "fit" not in config.resizes:
+            raise ValueError("view.kind: fit: pictures would differ in size, and this model wants all of one; try crop")
+        if view.longest is not None:
+            raise ValueError(
+                "view.longest: pictures are read with the longest side of its default afterwards; leave it out"
+            )
     if isinstance(config, ViLTConfig) and getattr(view, "patch_size", config.vit.patch_size) != config.vit.patch_size:
         raise ValueError(f"view.patch_size: {view.patch_size}, but the model's is {config.vit.patch_size}")  # type: ignore[attr-defined]
     for key in ("resize", "interpolation", "crop"):

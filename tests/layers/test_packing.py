@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pictura.layers import attention
 from pictura.layers.attention import take
 from pictura.layers.block import Block
 from pictura.layers.packing import Packing
@@ -63,3 +64,25 @@ def test_one_token_of_each_example() -> None:
     packing = Packing(torch.tensor([2, 5, 3]), width=6)
     assert torch.equal(take(packing.pack(x), at, packing), take(x, at))
     assert torch.equal(take(x, at)[:, 0], torch.stack([x[0, 1], x[1, 4], x[2, 0]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_long_examples_are_attended_to_one_by_one_without_gradients(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers as behind a mask, and as each example alone."""
+    torch.manual_seed(0)
+    block, lengths = Block(8, 2).to(dtype), torch.tensor([70, 3, 41])
+    packing, padded = Packing(lengths), torch.randn(3, 70, 8, dtype=dtype)
+    calls: list[list[int]] = []
+    alone = attention.attend_alone
+    monkeypatch.setattr(attention, "attend_alone", lambda q, k, v, n: (calls.append(n), alone(q, k, v, n))[1])
+    with torch.no_grad():
+        found = block(packing.pack(padded), None, packing)
+    assert calls == [[70, 3, 41]]
+    masked = block(packing.pack(padded), None, packing)
+    assert len(calls) == 1, "with gradients the padded form is quicker"
+    each = torch.cat([block(row[None, :n])[0] for row, n in zip(padded, lengths.tolist(), strict=True)])
+    close = {"rtol": 0.05, "atol": 0.05} if dtype is torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(found, masked.detach(), **close)
+    torch.testing.assert_close(found, each.detach(), **close)

@@ -140,11 +140,31 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         ({"strange.weight": torch.ones(2)}, "no place for strange.weight"),
         ({"pooler.dense.bias": None}, "needs pooler.dense.bias, which is not there"),
         ({"text_embeddings.token_type_embeddings.weight": None}, "needs text_embeddings.token_type_embeddings.weight"),
+        ({"text_embeddings.token_type_embeddings.weight": torch.ones(2, 9)}, "not of the shapes of a ViLT"),
+        ({"text_embeddings.token_type_embeddings.weight": torch.ones(0, 64)}, "not of the shapes of a ViLT"),
+        ({"transformer.blocks.0.mlp.fc1.weight": None}, "tensors are missing"),
+        ({"transformer.pos_embed": torch.ones(5)}, "not of the shapes of a ViLT"),
+        ({"vqa_classifier.3.bias": torch.tensor(1.0)}, "needs vqa_classifier"),
     ):
         state = {name: tensor for name, tensor in (written.state | change).items() if tensor is not None}
         save_file(state, tmp_path / "vilt.safetensors")
         with pytest.raises(ValueError, match=complaint):
             load_model(tmp_path / "vilt.safetensors")
+
+
+def test_their_tied_words_are_read(tmp_path: Path) -> None:
+    """As transformers makes and saves its masked language model: one tensor for both."""
+    tokenizer = tokenizer_of()
+    config = ViltConfig(
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=1, intermediate_size=128, image_size=64, patch_size=16,
+        vocab_size=tokenizer.vocab_size, max_position_embeddings=12,
+    )  # fmt: skip
+    transformers.ViltForMaskedLM(config).save_pretrained(tmp_path)
+    ViltImageProcessor(size={"shortest_edge": 64}, size_divisor=16).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    model, _ = load_model(tmp_path)
+    state = model.state_dict()
+    assert torch.equal(state["heads.words.decoder.weight"], state["text.word_embed.weight"])
 
 
 def test_a_processor_that_prepares_other_pictures(tmp_path: Path) -> None:

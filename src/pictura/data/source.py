@@ -72,7 +72,8 @@ class Source(ABC):
         return self[index].get("captions", [])
 
     def answers(self, least: int) -> tuple[str, ...]:
-        """What is answered to at least `least` of its questions, the most frequent first; nothing where it has none."""
+        """The most common answers of at least `least` of its questions each, the most frequent first; nothing where it
+        has no questions."""
         return ()
 
     def all_captions(self) -> Iterator[str]:

@@ -188,7 +188,7 @@ class Embedder:
                 raise ValueError(f"{key}: {reason}")
         finally:
             self.bad = bad
-        return torch.cat(rows)
+        return torch.cat(rows) if rows else torch.empty(0, len(self.model.config.answers))
 
     def images(self, pictures: Source | Sequence[Picture] | Path | str, of: What = "features") -> Tensor:
         """n pictures -> [n e]. Of a source, bad ones are left out; of a list, a bad one is a ValueError naming it."""
@@ -217,6 +217,8 @@ class Embedder:
         """n texts -> [n e]. The same text twice is encoded once, so that its vectors are equal bit for bit."""
         if self.tokenizer is None:
             raise ValueError("this model has no tokenizer, so it cannot read texts")
+        if not hasattr(self.model, "encode_text"):
+            raise ValueError(f"this model ({self.model.config.kind}) does not read a text alone, only beside a picture")
         texts = [texts] if isinstance(texts, str) else texts
         distinct = dict.fromkeys(texts)
         # Characters tell roughly how many tokens, without everybody's tokens in memory at once.

@@ -14,7 +14,7 @@ from pictura.evaluation.panels import Gallery, Line, Panel
 SHOWN = 16  # questions in the report
 
 
-class Asked(NamedTuple):
+class Shown(NamedTuple):
     """One question, for the report."""
 
     example: int
@@ -45,7 +45,7 @@ class Questions(Evaluator):
         if missing := {"image", "question", "answers"} - source.provides:
             raise ValueError(f"questions: the data has no {' and no '.join(sorted(missing))}")
         self.title = f"questions/{name}" if name else "questions"
-        self.source, self.asked = source, list[Asked]()
+        self.source, self.asked = source, list[Shown]()
 
     def check(self, model: Any) -> None:
         check_task(model, "answers")
@@ -65,7 +65,7 @@ class Questions(Evaluator):
                 if index % every == 0 and len(self.asked) < SHOWN:
                     question = embedder.tokenizer.decode(batch["question"][row]) if embedder.tokenizer else ""
                     self.asked.append(
-                        Asked(index, question, said, max(right, key=right.__getitem__, default=""), score)
+                        Shown(index, question, said, max(right, key=right.__getitem__, default=""), score)
                     )
         if not scores:
             raise ValueError(f"{self.title}: the data has no usable question")

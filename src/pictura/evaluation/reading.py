@@ -14,6 +14,7 @@ of the picture tower, -1 the last: its class token if the tower reads one, else 
 
 def reader(model: Any, what: Sequence[What]) -> Callable[[Tensor], list[Tensor]]:
     """A function, image [b 3 y x] -> one float32 tensor for each of `what`. ValueError for what the model has not."""
+    check_reads_pictures(model)
     layers = [of for of in what if isinstance(of, int)]
     stages = {layer: stage_of(model, layer) for layer in layers}
     if "scores" in what:
@@ -30,6 +31,15 @@ def reader(model: Any, what: Sequence[What]) -> Callable[[Tensor], list[Tensor]]
         return [found[of] for of in what]
 
     return read
+
+
+def check_reads_pictures(model: Any) -> None:
+    """ValueError for a model that has no features of a picture alone."""
+    if not hasattr(model, "encode_image"):
+        raise ValueError(
+            f"this model ({model.config.kind}) reads a picture beside a text, not alone; ask it questions, or train it "
+            "for what you need"
+        )
 
 
 def check_head(model: Any) -> None:

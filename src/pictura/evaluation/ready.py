@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from pictura.data.decode import decode
+from pictura.data.source import BadSample
 from pictura.data.text import Tokenizer
 from pictura.evaluation.embed import Asked, Embedder, Picture, Pictures
 from pictura.evaluation.labelled import words
@@ -95,17 +96,20 @@ class Pictura:
         if not isinstance(self.model, ViLT) or self.tokenizer is None:
             raise ValueError(f"this model ({self.embedder.model.config.kind}) does not read words beside patches")
         check_question(text, self.tokenizer)
-        example = Pictures([image])[0]
-        decoded = decode(example["image"], key=example["key"])
+        try:
+            example = Pictures([image])[0]
+            decoded = decode(example["image"], key=example["key"])
+        except BadSample as bad:
+            raise ValueError(str(bad)) from bad
         seen = self.embedder.view(decoded, np.random.default_rng(0))
         return drawn(decoded, word_maps(self.model, self.tokenizer, seen, text))
 
 
 def check_question(question: str, tokenizer: Tokenizer) -> None:
     """ValueError for words that a model cannot read whole."""
-    if not question.strip():
-        raise ValueError("question: it is empty")
     tokens = tokenizer([question], context_length=64 * tokenizer.context_length).shape[1]
+    if tokens <= 2:
+        raise ValueError("question: it is empty")
     if tokens > tokenizer.context_length:
         raise ValueError(
             f"question: {tokens} tokens, and this model reads {tokenizer.context_length}; ask with fewer words"

@@ -14,6 +14,7 @@ from pictura.layers.packing import Packing
 # On a CPU the fused kernel's backward is 3 to 5 times slower than two plain matrix products while the scores fit in
 # cache; beyond this many keys its lower memory wins. See `python -m benchmarks clip_train_step`.
 EXPLICIT_BELOW = 600
+LONG = 64  # tokens, from which on an example is worth a call of its own
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tensor | None = None) -> Tensor:
@@ -21,7 +22,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tenso
 
     `causal` lets position i see keys up to i (m == n); `mask`, [b 1 m n] bool, is True where a key may be seen.
     """
-    if q.device.type != "cpu" or k.shape[2] >= EXPLICIT_BELOW or not (torch.is_grad_enabled() and q.requires_grad):
+    if q.device.type != "cpu" or k.shape[2] >= EXPLICIT_BELOW or not _recorded(q):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if causal:
@@ -30,6 +31,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tenso
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     out: Tensor = scores.softmax(-1) @ v
+    return out
+
+
+def _recorded(x: Tensor) -> bool:
+    """Whether a backward pass will want it."""
+    return torch.is_grad_enabled() and x.requires_grad
+
+
+def attend_alone(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+    """q, k, v: [b h n c] -> [b h n c], of each example its first `lengths[i]` tokens, zeros after them. One by one: a
+    mask makes a CPU's fused kernel twice as slow."""
+    out = torch.zeros_like(q)
+    for i, n in enumerate(lengths):
+        own = (slice(i, i + 1), slice(None), slice(n))
+        out[own] = F.scaled_dot_product_attention(q[own], k[own], v[own])
     return out
 
 
@@ -54,7 +70,11 @@ class Attention(nn.Module):
             qkv, mask = packing.unpack(qkv), None if self.causal else packing.mask
         b, n, d = *qkv.shape[:2], x.shape[-1]
         q, k, v = qkv.view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = attend(q, k, v, causal=self.causal, mask=mask).transpose(1, 2).reshape(b, n, d)
+        if packing is not None and mask is not None and n >= LONG and q.device.type == "cpu" and not _recorded(q):
+            mixed = attend_alone(q, k, v, packing.lengths)
+        else:
+            mixed = attend(q, k, v, causal=self.causal, mask=mask)
+        mixed = mixed.transpose(1, 2).reshape(b, n, d)
         out: Tensor = self.dropout(self.proj(mixed if packing is None else packing.pack(mixed)))
         return out
 

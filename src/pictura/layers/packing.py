@@ -38,6 +38,11 @@ class Packing:
         """[b]: where the first segment of each example begins among the packed tokens."""
 
     @cached_property
+    def lengths(self) -> list[int]:
+        """Of each example, as numbers, which a GPU would be waited for."""
+        return self.example.bincount(minlength=self.shape[0]).tolist()
+
+    @cached_property
     def mask(self) -> Tensor | None:
         """[b 1 1 t], where tokens are; None where they fill the grid."""
         n, (b, t) = len(self.place), self.shape

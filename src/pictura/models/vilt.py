@@ -10,7 +10,7 @@ the code (Hugging Face: 1e-12), 1e-12 in the embedding of words as in BERT.
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +73,12 @@ class ViLTConfig(PictureModelConfig):
         super().__post_init__()
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks: {', '.join(self.tasks)}: each only once")
+        object.__setattr__(self, "tasks", tuple(task for task in get_args(JointTask) if task in self.tasks))
+        if len(set(self.answers)) != len(self.answers):
+            twice = next(answer for answer in self.answers if self.answers.count(answer) > 1)
+            raise ValueError(f"answers: {twice!r} is there twice")
+        if self.crop != 1 or self.interpolation != "bicubic":
+            raise ValueError("crop, interpolation: ViLT reads whole pictures, resized bicubically; leave both out")
         if self.max_patches is not None and self.max_patches < 1:
             raise ValueError(f"max_patches: {self.max_patches} is below 1; the paper has 200")
         if isinstance(self.image, ViTConfig) and self.image.patch_dropout:
@@ -116,11 +122,11 @@ class WordEmbedding(nn.Module):
 class WordsHead(nn.Module):
     """[m d] -> [m vocabulary]: which word stood behind each mask; BERT's, not tied to the embeddings."""
 
-    def __init__(self, width: int, vocab_size: int) -> None:
+    def __init__(self, width: int, config: WordsConfig) -> None:
         super().__init__()
         self.dense = Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.decoder = Linear(width, vocab_size)
+        self.norm = nn.LayerNorm(width, eps=config.eps)
+        self.decoder = Linear(width, config.vocab_size)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.decoder(self.norm(F.gelu(self.dense(x))))
@@ -171,7 +177,7 @@ class ViLT(Drawing):
         self.dropout = Dropout(vit.dropout)
         self.pooler = Linear(d, d)
         build: dict[JointTask, Callable[[], nn.Module]] = {
-            "words": lambda: WordsHead(d, c.text.vocab_size),
+            "words": lambda: WordsHead(d, c.text),
             "matching": lambda: Linear(d, 2),
             "rank": lambda: Linear(d, 1),
             "answers": lambda: TwoLayers(d, 2 * d, len(c.answers)),

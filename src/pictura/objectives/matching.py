@@ -74,9 +74,10 @@ class Matching(Objective):
         scores, target = features["scores"][rows], features["target"][rows]
         loss, metrics = F.cross_entropy(scores, target), {"hits": (scores.argmax(1) == target).float().mean()}
         if self.config.alignment:
-            signed = features["distance"][rows] * (2 * target - 1)
-            loss = loss + self.config.alignment * signed.mean()
-            metrics["apart"] = -2 * signed.mean()
+            apart = features["distance"][rows]
+            loss = loss + self.config.alignment * (apart * (2 * target - 1)).mean()
+            near, far = (apart[target == k].sum() / (target == k).sum().clamp(min=1) for k in (1, 0))
+            metrics["apart"] = far - near
         return Outcome(loss, metrics, {"scores": scores})
 
     def divergence(self, model: nn.Module, one: Features, two: Features, rows: slice) -> Tensor:

@@ -20,7 +20,8 @@ from pictura.objectives.matching import check_joint
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionsConfig(ObjectiveConfig):
-    """least: how often an answer must be given in the data to be among the model's answers, where it has none yet."""
+    """least: of how many questions of the data an answer must be the most common one, to be among the model's answers,
+    where it has none yet."""
 
     kind: ClassVar[str] = "questions"
 

@@ -26,6 +26,7 @@ from pictura.weights.huggingface_pictures import (
     vilt_pictures_from,
     vilt_processor_of,
 )
+from pictura.weights.vilt import shaped
 
 MARKS = (
     "vision_model.embeddings.class_embedding",
@@ -105,9 +106,10 @@ def _is_vilt(state: State) -> bool:
 
 
 def _vilt(state: State, json: Json | None, files: Mapping[str, Json]) -> tuple[PictureModelConfig, dict[str, Tensor]]:
-    ours = huggingface_vilt.to_pictura(state)
-    with _about("config.json"):
-        config = huggingface_vilt.config_of(ours, json)
+    with shaped(huggingface_vilt.WHOSE):
+        ours = huggingface_vilt.to_pictura(state)
+        with _about("config.json"):
+            config = huggingface_vilt.config_of(ours, json)
     if (pictures := beside(files)) is not None:
         file, prepared = pictures
         with _about(file):

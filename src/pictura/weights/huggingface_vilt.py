@@ -107,6 +107,8 @@ def to_pictura(state: State) -> dict[str, Tensor]:
     bias, segments = state.pop("mlm_score.bias", None), state.pop(SEGMENTS, None)
     if segments is None:
         raise ValueError(f"{WHOSE} needs {SEGMENTS}, which is not there")
+    if any(name.startswith("mlm_score.") for name in state) and MARK in state:
+        state.setdefault("mlm_score.decoder.weight", state[MARK])  # tied, so that files hold it once
     if bias is not None:  # version 4 has it under both names
         state.setdefault("mlm_score.decoder.bias", bias)
     ours = layout(head_of(state)).read(fused(state, WHOSE, QKV))

@@ -1,5 +1,6 @@
 """A known model as the beginning of another: pictures of another size, a new head on its tower, other classes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -120,11 +121,11 @@ def with_classes(config: ModelConfig, names: tuple[str, ...], least: int = 0) ->
     return config if config.class_names or len(names) != config.classes else replace(config, class_names=names)
 
 
-def with_answers(config: ModelConfig, answers: tuple[str, ...]) -> ModelConfig:
-    """A model that answers questions, and has no answers yet, gets those of the data."""
+def with_answers(config: ModelConfig, answers: Callable[[], tuple[str, ...]]) -> ModelConfig:
+    """A model that answers questions, and has no answers yet, gets those of the data, which takes a while to find."""
     if not isinstance(config, ViLTConfig) or "answers" not in config.tasks or config.answers:
         return config
-    return replace(config, answers=answers)
+    return replace(config, answers=answers())
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -4,7 +4,8 @@ Of BERT's two kinds of segment it uses the first, for every token: that is part 
 zeros. The scores of its masked patches, which the released training cannot compute, are passed over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -67,8 +68,9 @@ class Released(Family):
             raise ValueError(f"{WHOSE} needs {SEGMENTS}, which is not there")
         heads = {task: names for task, names in HEADS.items() if any(name in state for name in names.values())}
         ours = layout(heads).read(state)
-        ours["text.pos_embed"] = ours["text.pos_embed"] + segments[0]
-        return config_of(ours, tuple(heads)), ours
+        with shaped(WHOSE):
+            ours["text.pos_embed"] = ours["text.pos_embed"] + segments[0]
+            return config_of(ours, tuple(heads)), ours
 
     def write(self, config: PictureModelConfig, state: State) -> Written:
         if not isinstance(config, ViLTConfig):
@@ -77,6 +79,15 @@ class Released(Family):
         out = layout({task: HEADS[task] for task in config.tasks}).write(state)
         out[SEGMENTS] = out[MARK].new_zeros(2, out[MARK].shape[1])
         return Written(file="vilt.safetensors", state=out)
+
+
+@contextmanager
+def shaped(whose: str) -> Iterator[None]:
+    """Tensors of strange shapes, or too few of them, are a ValueError."""
+    try:
+        yield
+    except (RuntimeError, IndexError, KeyError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"{whose}: tensors are missing, or not of the shapes of a ViLT ({error})") from error
 
 
 def layout(heads: Mapping[JointTask, Mapping[str, str]]) -> Layout:
