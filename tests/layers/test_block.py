@@ -71,3 +71,32 @@ def test_reset_fills_everything_with_clips_scales() -> None:
     for name, parameter in block.named_parameters():
         if parameter.dim() == 1:
             assert (parameter == (1.0 if name in ("norm1.weight", "norm2.weight") else 0.0)).all(), name
+
+
+@pytest.mark.parametrize("at", [None, torch.tensor([0, 3, 4])])
+def test_what_is_mixed_and_what_the_perceptron_gives_drop_units_in_training_only(at: torch.Tensor | None) -> None:
+    block, x = stirred(dropout=0.5), torch.randn(3, 5, 24)
+    expected = block.eval()(x, at)
+    assert torch.equal(block(x, at), expected)
+    block.train()
+    nn.init.zeros_(block.mlp.fc2.weight)
+    nn.init.zeros_(block.mlp.fc2.bias)  # so that the attention alone is seen
+    kept = x if at is None else x[torch.arange(3), at].unsqueeze(1)
+    zeros = float((block(x, at) == kept).float().mean())
+    assert 0.3 < zeros < 0.7
+
+
+def test_two_draws_mix_once_and_drop_twice() -> None:
+    block = stirred(dropout=0.5).double().train()
+    x = torch.randn(3, 5, 24, dtype=torch.float64, requires_grad=True)
+    mixed, run = list[int](), list[int]()
+    block.attn.register_forward_hook(lambda _, given, out: mixed.append(len(out)))
+    block.mlp.register_forward_hook(lambda _, given, out: run.append(len(out)))
+    torch.manual_seed(1)
+    both = block(x, None, None, True)
+    assert (mixed, run) == ([3], [6])
+    torch.manual_seed(1)
+    plain = block(torch.cat([x, x]))
+    torch.testing.assert_close(both, plain)
+    ours, theirs = (torch.autograd.grad(out.square().sum(), [x, *block.parameters()]) for out in (both, plain))
+    torch.testing.assert_close(ours, theirs)

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pictura.layers.dropout import Dropout
 from pictura.layers.linear import Linear, linear
 from pictura.layers.packing import Packing
 
@@ -55,13 +54,12 @@ class Attention(nn.Module):
     With a `packing`, x holds the tokens of all examples side by side, [n d], and so does what `forward` returns.
     """
 
-    def __init__(self, width: int, heads: int, *, causal: bool = False, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
         assert heads > 0 and width % heads == 0, "configurations check it"
         self.heads, self.causal = heads, causal
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
-        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
         qkv: Tensor = self.qkv(x)
@@ -75,7 +73,7 @@ class Attention(nn.Module):
         else:
             mixed = attend(q, k, v, causal=self.causal, mask=mask)
         mixed = mixed.transpose(1, 2).reshape(b, n, d)
-        out: Tensor = self.dropout(self.proj(mixed if packing is None else packing.pack(mixed)))
+        out: Tensor = self.proj(mixed if packing is None else packing.pack(mixed))
         return out
 
     def read(self, x: Tensor, at: Tensor, packing: Packing | None = None) -> Tensor:
@@ -94,7 +92,7 @@ class Attention(nn.Module):
         mask = None if packing is None or self.causal else packing.mask
         if self.causal:
             mask = (torch.arange(n, device=x.device) <= at[:, None])[:, None, None, :]
-        out: Tensor = self.dropout(self.proj(attend(q, k, v, mask=mask).transpose(1, 2).reshape(b, 1, d)))
+        out: Tensor = self.proj(attend(q, k, v, mask=mask).transpose(1, 2).reshape(b, 1, d))
         return out
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pictura.layers.attention import Attention, take
+from pictura.layers.dropout import Dropout
 from pictura.layers.mlp import MLP, Activation
 from pictura.layers.packing import Packing
 
@@ -39,7 +40,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attn = Attention(width, heads, causal=causal, dropout=dropout)
+        self.attn = Attention(width, heads, causal=causal)
+        self.dropout = Dropout(dropout)
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width, round(width * mlp_ratio), activation, dropout)
         self.drop_path = drop_path
@@ -58,15 +60,20 @@ class Block(nn.Module):
         self.norm1.reset_parameters()
         self.norm2.reset_parameters()
 
-    def forward(self, x: Tensor, at: Tensor | None = None, packing: Packing | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, at: Tensor | None = None, packing: Packing | None = None, twice: bool = False
+    ) -> Tensor:
         """With `at`, [b] positions, only those tokens leave the block: [b 1 d], and only they are computed.
 
-        With a `packing`, x is [n d], and so is what leaves, unless `at` is given.
+        With a `packing`, x is [n d], and so is what leaves, unless `at` is given. `twice` gives two draws, [2b n d], of
+        an x without a packing: what is mixed before the first chance is computed once.
         """
         if at is None:
             mixed = self.attn(self.norm1(x), packing)
         else:
             mixed = self.attn.read(self.norm1(x), at, packing)
             x, packing = take(x, at, packing), None
-        x = x + drop_path(mixed, self.drop_path, self.training, packing)
+        if twice:
+            x, mixed = torch.cat([x, x]), torch.cat([mixed, mixed])
+        x = x + drop_path(self.dropout(mixed), self.drop_path, self.training, packing)
         return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, self.training, packing)

@@ -41,6 +41,8 @@ class Drawing(nn.Module):
 
     def drawn(self, x: Tensor, part: nn.Module, examples: int) -> Tensor:
         """x: [b …], before `part` -> [2b …] where two draws are wanted and begin here, else x."""
-        if self.drawing and len(x) == examples and has_chance(part):
-            return torch.cat([x, x])
-        return x
+        return torch.cat([x, x]) if self.begins(x, part, examples) else x
+
+    def begins(self, x: Tensor, part: nn.Module, examples: int) -> bool:
+        """Whether two draws are wanted and begin in `part`, the first one with chance in it."""
+        return self.drawing and len(x) == examples and has_chance(part)

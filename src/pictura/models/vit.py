@@ -153,11 +153,10 @@ class ViT(ImageTower):
             x = torch.cat([first.expand(len(x), -1, -1), x], 1)
         x = self.norm_pre(x)
         for block in self.blocks[:-1]:
-            x = block(self.drawn(x, block, b))
+            x = block(x, None, None, self.begins(x, block, b))
         last = self.blocks[-1]
-        x = self.drawn(x, last, b)
-        if self.cls_token is None:
-            out: Tensor = self.norm(last(x)).mean(1)
-        else:  # one token is read, so the last block computes one token
-            out = self.norm(last(x, torch.zeros(len(x), dtype=torch.long, device=x.device))).squeeze(1)
+        # where one token is read, the last block computes one token
+        at = None if self.cls_token is None else torch.zeros(len(x), dtype=torch.long, device=x.device)
+        x = self.norm(last(x, at, None, self.begins(x, last, b)))
+        out: Tensor = x.mean(1) if at is None else x.squeeze(1)
         return out
