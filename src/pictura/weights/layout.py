@@ -153,6 +153,7 @@ def _resnet(state: State, heads: int | None) -> ImageTowerConfig:
 
 
 def grid_of(state: State, name: str) -> int:
+    """Side of the square of patches that these positions, [1 1+n d], are of. ValueError where it is none."""
     cells = state[name].shape[1] - 1
     if isqrt(cells) ** 2 != cells:
         raise ValueError(f"{name}: {cells} patches make no square, and only square pictures are known")
@@ -160,6 +161,7 @@ def grid_of(state: State, name: str) -> int:
 
 
 def depth_of(state: State, blocks: str) -> int:
+    """How many blocks there are under this name. ValueError where a number is missing."""
     numbers = {int(found.group(1)) for name in state if (found := re.match(rf"{re.escape(blocks)}\.(\d+)\.", name))}
     if sorted(numbers) != list(range(len(numbers))) or not numbers:
         raise ValueError(f"{blocks}: numbered {sorted(numbers)}, not from 0 on without a gap")
