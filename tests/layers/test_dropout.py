@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from pictura.layers import dropout
 from pictura.layers.dropout import Dropout
 
 
@@ -23,6 +24,18 @@ def test_neighbours_are_independent() -> None:
     dropped = (Dropout(0.3)(torch.ones(250_000, 4)) == 0).double()
     correlation = torch.corrcoef(dropped.T) - torch.eye(4)
     assert correlation.abs().max() < 5 / 250_000**0.5
+
+
+def test_pieces_of_a_large_tensor_are_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = Dropout(0.4), torch.randn(70, 33)
+    found = []
+    for size in (2**19, 512):
+        monkeypatch.setattr(dropout, "AT_ONCE", size)
+        torch.manual_seed(5)
+        found.append(layer(x))
+    assert torch.equal(found[0][:31], found[1][:31])
+    rows = (found[1] == 0).float().mean(1)
+    assert rows.min() > 0.05 and rows.max() < 0.8 and len((found[1] == 0).unique(dim=0)) == 70
 
 
 def test_the_gradient_goes_where_the_numbers_went() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 SIDES = 2**16  # of the coin: p is rounded to a multiple of 1/SIDES, and what is kept is scaled by that
+AT_ONCE = 2**19  # elements, so that what is written in between stays in cache
 
 
 class Dropout(nn.Dropout):
@@ -24,8 +25,12 @@ class Dropout(nn.Dropout):
 
 def coins(like: Tensor, drop: int) -> Tensor:
     """Shaped as `like`: zero with probability drop / SIDES, else SIDES / (SIDES - drop). Moves torch's generator."""
-    words = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    bits = words.view(torch.int16)[: like.numel()].view(like.shape)
-    kept = torch.empty_like(bits, dtype=like.dtype)
-    torch.ge(bits, drop - SIDES // 2, out=kept)
-    return kept.mul_(SIDES / (SIDES - drop))
+    kept = torch.empty(like.shape, dtype=like.dtype)
+    flat = kept.view(-1)
+    words = torch.empty(-(-min(len(flat), AT_ONCE) // 4), dtype=torch.int64)
+    bits = words.view(torch.int16)
+    for part in flat.split(AT_ONCE):
+        words.random_(-(2**63), None)
+        torch.ge(bits[: len(part)], drop - SIDES // 2, out=part)
+        part.mul_(SIDES / (SIDES - drop))
+    return kept
