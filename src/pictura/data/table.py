@@ -224,6 +224,7 @@ def _rows_of_json_lines(path: Path, config: TableConfig, bad: list[BadSample]) -
 
 
 def json_lines(path: Path, bad: list[BadSample]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where it is, and the object, for each line of the file; what is no object goes into `bad`."""
     with open(path, "rb") as file:
         for number in itertools.count(1):
             where = f"{path}:{number}"

@@ -1,6 +1,6 @@
 """Dropout (Srivastava et al. 2014) that is quick on a CPU; elsewhere it is torch's own.
 
-torch draws one random number after another on one core there, 32 bits for each element, and that was two fifths of a
+torch draws one random number after another on one core there, 32 bits for each element, which is a large part of a
 small ViT's training step. 16 bits an element, four elements a number, are as good a coin. `python -m benchmarks
 rdrop_cost` trains with it.
 """
