@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pictura.config import load, sized
 from pictura.layers.draws import two_draws
+from pictura.layers.once import reading_once
 from pictura.models.base import ModelConfig
 from pictura.models.vilt import ViLT, ViLTConfig, WordsConfig
 from pictura.models.vit import ViTConfig
@@ -76,16 +77,46 @@ def test_a_picture_and_a_text_both_count() -> None:
     assert moved[0] > 1e-5 and torch.equal(moved[1:], torch.zeros(2))
 
 
+def test_several_texts_beside_one_picture_are_what_they_are_beside_copies_of_it() -> None:
+    model, images = model_of(small(tasks=("matching",))), [picture.requires_grad_() for picture in pictures()]
+    which, text = torch.tensor([0, 0, 2, 1, 2]), TEXT[[0, 1, 2, 2, 0]]
+    shared, copied = model.match(images, text, which), model.match([images[i] for i in which], text)
+    torch.testing.assert_close(shared, copied)
+    weights = torch.arange(1.0, 6)
+    ours = torch.autograd.grad(shared @ weights, images)
+    torch.testing.assert_close(ours, torch.autograd.grad(copied @ weights, images))
+
+
+def test_two_readings_of_the_same_pictures_share_their_patches() -> None:
+    model, images, text = model_of(small()), pictures(), TEXT.roll(1, 0)
+    seen = list[int]()
+    model.image.patch_embed.register_forward_hook(lambda *_: seen.append(1))
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        (model.read(images, TEXT).sum() + model(images, text).tokens.square().sum()).backward()
+        return [p.grad for name, p in model.named_parameters() if not name.startswith("heads.") and p.grad is not None]
+
+    apart = gradients()
+    assert len(seen) == 2 * len(images)
+    with reading_once(model):
+        torch.testing.assert_close(gradients(), apart)
+        model.read([picture + 1 for picture in images], TEXT)
+    assert len(seen) == 4 * len(images), "once for both, and again for other pictures"
+    model.read(images, TEXT)
+    assert len(seen) == 5 * len(images) and model.kept is None
+
+
 def test_more_patches_than_wanted_are_drawn_in_training_and_keep_their_order() -> None:
     model = model_of(small(max_patches=5))
-    x = torch.arange(16.0)[:, None].expand(16, 24)
+    x = torch.arange(16.0)[:, None].expand(200, 16, 24)
     assert model._sampled(x) is x
     model.train()
     torch.manual_seed(0)
-    some = [model._sampled(x)[:, 0].tolist() for _ in range(200)]
+    some = model._sampled(x)[:, :, 0].tolist()
     assert all(len(set(one)) == 5 and one == sorted(one) for one in some)
     assert len({place for one in some for place in one}) == 16
-    assert torch.equal(model._sampled(x[:5]), x[:5])
+    assert model._sampled(x[:, :5]) is not x and torch.equal(model._sampled(x[:, :5]), x[:, :5])
     assert len(model(pictures(), TEXT).tokens) == 11 + 3 + 5 + 5 + 5
 
 

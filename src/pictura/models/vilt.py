@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pictura.layers.draws import Drawing, has_chance
 from pictura.layers.dropout import Dropout
 from pictura.layers.linear import Linear
+from pictura.layers.once import Once
 from pictura.layers.packing import Packing
 from pictura.layers.positions import stretch_positions
 from pictura.models.base import ImageTowerConfig, TextConfig, check_positive
@@ -163,7 +164,7 @@ class Joint(NamedTuple):
         return self.tokens[: int(self.inside.sum())]
 
 
-class ViLT(Drawing):
+class ViLT(Drawing, Once):
     """`read(pictures, text: [b t]) -> [b d]`, the pooled class token of the text, and what the heads make of it."""
 
     def __init__(self, config: ViLTConfig) -> None:
@@ -202,7 +203,7 @@ class ViLT(Drawing):
 
     def forward(self, image: Pictures, text: Tensor) -> Joint:
         """Every token of the last layer, normalised, for what reads more than one of them."""
-        x, packing, joint = self._embed(image, text, None)
+        x, packing, joint = self._embed(image, text)
         for block in self.image.blocks:
             x = block(x, None, packing)
         return joint._replace(tokens=self.image.norm(x))
@@ -213,12 +214,14 @@ class ViLT(Drawing):
         out: Tensor = self.pooler(joint.words[lengths.cumsum(0) - lengths]).tanh()
         return out
 
-    def read(self, image: Pictures, text: Tensor, types: Tensor | None = None) -> Tensor:
+    def read(self, image: Pictures, text: Tensor, types: Tensor | None = None, which: Tensor | None = None) -> Tensor:
         """pictures, text: [b t] ids, zero after each end -> [b d]: tanh of the first token of the text, projected.
 
-        types: [b] row of `type_embed` of each picture, by default 1. The last block computes that token alone.
+        types: [b] row of `type_embed` of each picture, by default 1. which: [b], the picture that each text is read
+        beside, by default its own one; patches of a picture are computed once for all of its texts. The last block
+        computes the text's first token alone.
         """
-        x, packing, _ = self._embed(image, text, types)
+        x, packing, _ = self._embed(image, text, types, which)
         for block in self.image.blocks[:-1]:
             x = block(x, None, packing)
         first = torch.zeros(packing.shape[0], dtype=torch.long, device=x.device)
@@ -226,10 +229,10 @@ class ViLT(Drawing):
         out: Tensor = self.pooler(x).tanh()
         return out
 
-    def match(self, image: Pictures, text: Tensor) -> Tensor:
-        """pictures and texts, one by one -> [b] float32, higher where they match: `rank`, or else the matching head's
-        score for a match, which is what the paper ranks by without fine-tuning (section 4.4)."""
-        pooled = self.read(image, text)
+    def match(self, image: Pictures, text: Tensor, which: Tensor | None = None) -> Tensor:
+        """pictures and texts, one by one or by `which` -> [b] float32, higher where they match: `rank`, or else the
+        matching head's score for a match, which is what the paper ranks by without fine-tuning (section 4.4)."""
+        pooled = self.read(image, text, None, which)
         scores: Tensor = self._head("rank")(pooled) if "rank" in self.heads else self._head("matching")(pooled)[:, 1:]
         return scores.squeeze(1).float()
 
@@ -256,14 +259,19 @@ class ViLT(Drawing):
             raise ValueError(f"tasks: this model has no head for {task}; it has {', '.join(self.heads) or 'none'}")
         return self.heads[task]
 
-    def _embed(self, image: Pictures, text: Tensor, types: Tensor | None) -> tuple[Tensor, Packing, Joint]:
+    def _embed(
+        self, image: Pictures, text: Tensor, types: Tensor | None = None, which: Tensor | None = None
+    ) -> tuple[Tensor, Packing, Joint]:
         """Tokens before the first block, [n d], how they are packed, and what they are.
 
         The draws of `two_draws` begin here: the first thing done to a token is dropout.
         """
-        patches, grids = self._patches(image)
-        if len(image) != len(text) or not len(text):
-            raise ValueError(f"{len(image)} pictures and {len(text)} texts: they are read in pairs, at least one")
+        patches, grids = self.once(image, "patches", lambda: self._patches(image))
+        if which is not None:
+            places = which.tolist()
+            patches, grids = [patches[i] for i in places], [grids[i] for i in places]
+        if len(patches) != len(text) or not len(text):
+            raise ValueError(f"{len(patches)} pictures and {len(text)} texts: they are read in pairs, at least one")
         types = torch.ones(len(text), dtype=torch.long, device=text.device) if types is None else types
         if self.drawing and has_chance(self):
             patches, grids, text, types = [*patches, *patches], [*grids, *grids], text.repeat(2, 1), types.repeat(2)
@@ -292,15 +300,18 @@ class ViLT(Drawing):
             grid = (height // patch, width // patch)
             pixels = read_pictures(together.to(vit.pos_embed.device), self.config, dtype)
             found = vit.patch_embed(pixels) + stretch_positions(vit.pos_embed[0, extra:], (vit.grid,) * 2, grid)
-            first = vit.cls_token[0] + vit.pos_embed[0, :1] if vit.cls_token is not None else None
-            for i, one in zip(members, found, strict=True):
-                one = self._sampled(one)
-                tokens[i], grids[i] = one if first is None else torch.cat([first, one]), grid
+            found = self._sampled(found)
+            if vit.cls_token is not None:
+                first = vit.cls_token + vit.pos_embed[:, :1]
+                found = torch.cat([first.expand(len(found), 1, -1), found], 1)
+            for i, one in zip(members, found.unbind(), strict=True):
+                tokens[i], grids[i] = one, grid
         return tokens, grids
 
     def _sampled(self, patches: Tensor) -> Tensor:
-        """[n d] -> [at most max_patches d] in training, in the order that they had."""
-        most = self.config.max_patches
-        if most is None or not self.training or len(patches) <= most:
+        """[b n d] -> [b at most max_patches d] in training, of each picture others, in the order that they had."""
+        most, (b, n, d) = self.config.max_patches, patches.shape
+        if most is None or not self.training or n <= most:
             return patches
-        return patches[torch.randperm(len(patches), device=patches.device)[:most].sort().values]
+        kept = torch.rand(b, n, device=patches.device).argsort(1)[:, :most].sort(1).values
+        return patches.gather(1, kept[:, :, None].expand(-1, -1, d))

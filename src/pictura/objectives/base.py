@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pictura.config import Config
 from pictura.distributed.gather import gather
 from pictura.distributed.ranks import rank, world
+from pictura.layers.once import reading_once
 
 Batch = Mapping[str, Any]
 Features = dict[str, Tensor]
@@ -132,11 +133,12 @@ class Task(nn.Module):
 
     def embed(self, batch: Batch) -> Features:
         """The features of every objective, [b …] each, under `objective/feature`."""
-        return {
-            f"{name}/{key}": value
-            for name, objective in self.named.items()
-            for key, value in objective.embed(self.model, batch).items()
-        }
+        with reading_once(self.model):
+            return {
+                f"{name}/{key}": value
+                for name, objective in self.named.items()
+                for key, value in objective.embed(self.model, batch).items()
+            }
 
     def score(self, features: Features) -> Outcome:
         """This process's features -> its share of the loss, each objective seeing the whole batch where it asks to."""
