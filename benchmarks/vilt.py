@@ -164,7 +164,7 @@ class TrainStep(ViLTCase):
         trainer = Trainer(task, config, AdamWConfig(), schedule, folder, device=device)
         text = self.texts(device)
         words = (text > START) * text.new_ones(text.shape).cumsum(1) * (text != END)
-        batch = {"image": self.pictures(device), "text": text, "words": words, "other": text.roll(1, 0)}
+        batch = {"image": self.pictures(device), "text": text, "words": words, "other": text.roll(1, 0)[:, None]}
         return lambda: trainer._advance(batch | {"seed": list(range(len(text)))}).loss.detach()
 
     def peer(self, device: str) -> Step:

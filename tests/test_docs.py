@@ -17,10 +17,14 @@ from pictura.cli import main, parse
 from pictura.config import load
 from pictura.config.text import parse as parse_yaml
 from pictura.data.bpe import TrainTokenizerConfig
+from pictura.evaluation.embed import Embedder
 from pictura.models.base import ModelConfig
-from pictura.recipe import Recipe, recipe_names
+from pictura.models.vilt import ViLTConfig
+from pictura.recipe import Recipe, prepare, recipe_names
 from pictura.weights.convert import targets
 from pictura.weights.folder import save_folder
+from tests.data.files import jpeg, write
+from tests.data.test_vqa import annotation, annotations, question, questions
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -95,6 +99,41 @@ def test_a_recipe_can_be_read(text: str) -> None:
     part = parse_yaml(text)
     whole = {"objectives", "data", "training"} <= part.keys()
     load(Recipe, *([] if whole else [str(DEMO)]), part)
+
+
+def recipe_of(page: str, name: str) -> dict[str, Any]:
+    """The recipe that a page calls by the name of its file."""
+    named = [text for kind, text in BLOCK.findall(text_of(DOCS / page)) if text.startswith(f"# {name}\n")]
+    assert len(named) == 1
+    return dict(parse_yaml(named[0]))
+
+
+def vqa(folder: Path) -> None:
+    """What the recipe for questions asks for, as visualqa.org and COCO have it: two parts, and one held out."""
+    for picture, part, asked, told in (
+        (1, "train2014", "v2_OpenEnded_mscoco_train2014_questions", "v2_mscoco_train2014_annotations"),
+        (2, "val2014", "v2_OpenEnded_mscoco_val2014_questions", "v2_mscoco_val2014_annotations"),
+        (3, "val2014", "held_out_questions", "held_out_annotations"),
+    ):
+        numbers = [1000 * picture + k for k in range(5)]
+        questions(folder / f"{asked}.json", *(question(n, picture, "Is it red?") for n in numbers), subtype=part)
+        annotations(folder / f"{told}.json", *(annotation(n, ["no"] * 3 + ["yes"] * 7, "yes/no") for n in numbers))
+        write(folder / part / f"COCO_{part}_{picture:012d}.jpg", jpeg(picture))
+
+
+def test_a_model_for_questions_begins_as_its_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both recipes whole, their data in the official files; only the training is left out."""
+    monkeypatch.chdir(tmp_path)
+    vqa(tmp_path / "vqa")
+    first = prepare(load(Recipe, recipe_of("vilt.md", "pretrain.yaml"), overrides=["tokenizer.max_captions=100"]))
+    save_folder(Path("runs/pretrain/model"), first.task.model, first.tokenizer)
+    prepared = prepare(load(Recipe, recipe_of("vilt.md", "questions.yaml"), overrides=["loader.batch_size=4"]))
+    assert isinstance(prepared.recipe.model, ViLTConfig)
+    assert prepared.recipe.model.answers == ("yes",), "of 10 questions: more than 9, those of both files"
+    batch = next(iter(prepared.batches.iterate()))
+    assert prepared.task(batch).loss.isfinite()
+    found = prepared.evaluate(Embedder(prepared.task.model, prepared.tokenizer))
+    assert found == {"questions/accuracy": 1.0, "questions/yes or no": 1.0}
 
 
 def overrides() -> list[str]:

@@ -129,6 +129,18 @@ def test_asked_from_the_command_line(
         assert sheet.size[0] > 5 * 64
 
 
+def test_a_question_asked_twice_is_answered_once(
+    answering: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = "is there a red star?", "how many?"
+    told = []
+    for asked in ([one, other], [one, other, one]):
+        assert main(["ask", str(answering), str(picture), *asked, "--json"]) == 0
+        told.append(capsys.readouterr())
+    assert told[0].out == told[1].out and list(json.loads(told[1].out)) == [one, other]
+    assert told[1].err.count(one) == 1, "the table says it once too"
+
+
 @pytest.mark.parametrize(
     ("question", "complaint"),
     [("  ", "question: it is empty"), ("red " * 60, r"question: \d+ tokens, and this model reads 40; ask with fewer")],
@@ -167,6 +179,19 @@ def test_verbs_that_need_a_picture_alone(
     verb, *rest = given
     assert main([verb, str(answering), *rest]) == 2
     assert re.search("beside a text, not alone|only beside a picture", capsys.readouterr().err)
+
+
+def test_the_longest_side_is_kept_with_the_model(tmp_path: Path) -> None:
+    """Pictures are read as in training by whoever opens the folder."""
+    wide = ("view={kind: fit, image_size: 32, patch_size: 8, longest: 96}", "model.longest=96", "training.steps=3")
+    start = recipe(PRETRAINED, overrides=wide)
+    train(start, tmp_path / "run", say=lambda _: None)
+    view = pictura.load(tmp_path / "run" / "model").embedder.view
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 90, 3), np.uint8)
+    seen = view(pixels, np.random.default_rng(0))
+    assert seen.shape == (3, 16, 96) and torch.equal(seen, start.view.build()(pixels, np.random.default_rng(0)))
+    usual = prepare(recipe(PRETRAINED)).task.model
+    assert Embedder(usual, None).view(pixels, np.random.default_rng(0)).shape == (3, 8, 48)
 
 
 def test_masked_words_alone(tmp_path: Path) -> None:
@@ -227,7 +252,17 @@ def test_it_can_begin_with_the_tower_of_a_classifier(tmp_path: Path) -> None:
         ([PRETRAINED], ("view={kind: fit, image_size: 32, patch_size: 16}",), "patch_size: 16, but the model's is 8"),
         ([PRETRAINED, {"evaluation": QUESTIONS["evaluation"]}], (), "has no head for answers"),
         ([TINY], ("view={kind: fit, image_size: 16, patch_size: 8}",), "this model wants all of one; try crop"),
-        ([PRETRAINED], ("view={kind: fit, image_size: 32, patch_size: 8, longest: 64}",), "longest: .* leave it out"),
+        (
+            [PRETRAINED],
+            ("view={kind: fit, image_size: 32, patch_size: 8, longest: 64}",),
+            r"view\.longest: 64, but model\.longest is None",
+        ),
+        (
+            [PRETRAINED],
+            ("view={kind: fit, image_size: 32, patch_size: 8}", "model.longest=64"),
+            r"view\.longest: None, but model\.longest is 64, by which .* give both the same",
+        ),
+        ([PRETRAINED], ("model.longest=24",), r"model: cannot be built .* longest: 24 is below image\.image_size"),
         ([PRETRAINED], ("model.answers=[yes, yes]",), "answers: 'yes' is there twice"),
     ],
 )

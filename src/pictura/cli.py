@@ -292,18 +292,19 @@ def ask(a: argparse.Namespace) -> Answer:
         raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
     if a.words is not None:
         check_place("--words", a.words)
+    questions = list(dict.fromkeys(a.question))  # the same one twice is answered once
     model = run.load(a.model)
     with run.watched(model.embedder):
-        answers = model.ask([a.image] * len(a.question), a.question)
+        answers = model.ask([a.image] * len(questions), questions)
     out: dict[str, dict[str, float]] = {}
     rows = []
-    for question, answer in zip(a.question, answers, strict=True):
+    for question, answer in zip(questions, answers, strict=True):
         best = out[question] = dict(sorted(answer.items(), key=lambda item: -item[1])[: a.top])
         names = [question, *[""] * len(best)]
         rows += [(name, said, f"{p:.1%}", bar(p)) for name, (said, p) in zip(names, best.items(), strict=False)]
     show(a, "", rows)
     if a.words is not None:
-        model.point(a.image, a.question[0]).save(a.words)
+        model.point(a.image, questions[0]).save(a.words)
     return out
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
+from torch import nn
 
 from pictura.config import Config, kinds
 from pictura.config import load as read_config
@@ -26,7 +27,8 @@ from pictura.evaluation.base import Evaluator, EvaluatorConfig, measure
 from pictura.evaluation.embed import Embedder
 from pictura.models.base import ModelConfig, TextConfig
 from pictura.models.pictures import PictureModelConfig
-from pictura.models.vilt import ViLTConfig, WordsConfig
+from pictura.models.vilt import ViLTConfig
+from pictura.models.vilt_parts import WordsConfig
 from pictura.objectives.base import Objective, ObjectiveConfig, Task, weight_of
 from pictura.objectives.questions import QuestionsConfig
 from pictura.training.loop import TrainingConfig
@@ -120,43 +122,81 @@ def prepare(
     `resumed`: of a run that goes on, with its `tokenizer`; its recipe names the model in full, and `initial` is not
     needed any more.
     """
-    source, config, initial = recipe.data.build(), recipe.model, None
-    if not resumed and recipe.initial is not None:
-        initial, tokenizer = load_model(recipe.initial)
-        assert isinstance(initial.config, ModelConfig)
-        config = started(initial.config, recipe.model, seen(recipe))
-        learns_words = hasattr(config, "text") and type(config) is not type(initial.config)
-        if recipe.tokenizer is not None and not learns_words:
+    source = recipe.data.build()
+    initial, config, tokenizer = beginning(recipe, source, tokenizer, resumed)
+    torch.manual_seed(recipe.seed)
+    objectives = built_objectives(recipe)
+    check_needs(objectives, source, recipe.data)
+    check_batch(objectives, recipe.loader)
+    config = with_targets(config, recipe, objectives, source)
+    model = built_model(recipe, config, initial)
+    task = Task(model, objectives, {name: weight_of(objective) for name, objective in recipe.objectives.items()})
+    check_view(recipe, config)
+    evaluators = built_evaluators(recipe, model)
+    batches = Batches(
+        source, recipe.view.build(), tokenizer, recipe.loader,
+        seed=recipe.seed, rank=rank, world=world, needs=task.needs, others=task.others,
+    )  # fmt: skip
+    return Prepared(replace(recipe, model=config), source, tokenizer, task, batches, evaluators)
+
+
+def beginning(
+    recipe: Recipe, source: Source, tokenizer: Tokenizer | None, resumed: bool
+) -> tuple[nn.Module | None, ModelConfig, Tokenizer | None]:
+    """What a run begins with: the `initial` model, if it has one, its own model's configuration, and its tokenizer."""
+    if recipe.initial is not None and not resumed:
+        return begun_with(recipe.initial, recipe, source)
+    assert recipe.model is not None
+    if resumed:
+        return None, recipe.model, tokenizer
+    if recipe.tokenizer is not None:
+        tokenizer = learnt(recipe.tokenizer, source)
+    return None, recipe.model if tokenizer is None else fitted(recipe.model, tokenizer), tokenizer
+
+
+def begun_with(name: str, recipe: Recipe, source: Source) -> tuple[nn.Module, ModelConfig, Tokenizer | None]:
+    """As `beginning`, with the `initial` model of that name. Words that are new to it need a tokenizer of their own."""
+    initial, tokenizer = load_model(name)
+    assert isinstance(initial.config, ModelConfig)
+    config = started(initial.config, recipe.model, seen(recipe))
+    learns_words = hasattr(config, "text") and type(config) is not type(initial.config)
+    if not learns_words:
+        if recipe.tokenizer is not None:
             raise ValueError(
                 "tokenizer: given beside `initial`, whose model has its own; leave it out (tokenizer=null)"
             )
-        if learns_words:
-            tokenizer = None
-            if recipe.tokenizer is None:
-                raise ValueError(
-                    "tokenizer: missing; the words are new to the model of `initial`: try {kind: wordpiece}"
-                )
-            tokenizer = same_everywhere(lambda: recipe.tokenizer.build(source.all_captions))  # type: ignore[union-attr]
-            config = fitted(config, tokenizer)
-    elif not resumed and recipe.tokenizer is not None:
-        tokenizer = same_everywhere(lambda: recipe.tokenizer.build(source.all_captions))  # type: ignore[union-attr]
-    assert config is not None
-    torch.manual_seed(recipe.seed)
+        return initial, config, tokenizer
+    if recipe.tokenizer is None:
+        raise ValueError("tokenizer: missing; the words are new to the model of `initial`: try {kind: wordpiece}")
+    tokenizer = learnt(recipe.tokenizer, source)
+    return initial, fitted(config, tokenizer), tokenizer
+
+
+def built_objectives(recipe: Recipe) -> dict[str, Objective]:
+    """The objectives by their names in the recipe."""
     objectives = {}
     for name, objective in recipe.objectives.items():
         try:
             objectives[name] = objective.build()
         except ValueError as error:
             raise ValueError(f"objectives.{name}.{error}") from error
-    check_needs(objectives, source, recipe.data)
-    check_batch(objectives, recipe.loader)
-    if tokenizer is not None and initial is None and not resumed:
-        config = fitted(config, tokenizer)
+    return objectives
+
+
+def with_targets(
+    config: ModelConfig, recipe: Recipe, objectives: Mapping[str, Objective], source: Source
+) -> ModelConfig:
+    """The model's configuration with the classes and the answers of the data, where it leaves them to these."""
     if any("label" in objective.needs for objective in objectives.values()):
         config = with_classes(config, source.class_names, source.least_classes)
     for objective in recipe.objectives.values():
         if isinstance(objective := getattr(objective, "of", objective), QuestionsConfig):
             config = with_answers(config, partial(source.answers, objective.least))
+    return config
+
+
+def built_model(recipe: Recipe, config: ModelConfig, initial: nn.Module | None) -> nn.Module:
+    """The model, with what it takes over from `initial`."""
     with impossible("model"):
         model = config.build()
     if initial is not None:
@@ -164,17 +204,18 @@ def prepare(
         if problems := unfit(weights, model.state_dict()):
             raise ValueError(f"model: the weights of {recipe.initial} do not fit ({problems}); leave `model` out")
         model.load_state_dict(weights)
-    task = Task(model, objectives, {name: weight_of(objective) for name, objective in recipe.objectives.items()})
-    check_view(recipe, config)
+    return model
+
+
+def built_evaluators(recipe: Recipe, model: nn.Module) -> dict[str, Evaluator]:
+    """The evaluators by their names in the recipe, each of which can measure this model."""
     evaluators = {name: evaluator.build() for name, evaluator in recipe.evaluation.items()}
     for name, measures in evaluators.items():
         try:
             measures.check(model)
         except ValueError as error:
             raise ValueError(f"evaluation.{name}: {error}") from error
-    view, needs = recipe.view.build(), task.needs
-    batches = Batches(source, view, tokenizer, recipe.loader, seed=recipe.seed, rank=rank, world=world, needs=needs)
-    return Prepared(replace(recipe, model=config), source, tokenizer, task, batches, evaluators)
+    return evaluators
 
 
 @contextmanager
@@ -215,6 +256,11 @@ def on_main(action: Callable[[], Any]) -> Any:
     if told["failure"] is not None:
         raise ValueError(told["failure"])
     return told["answer"]
+
+
+def learnt(config: TokenizerConfig, source: Source) -> Tokenizer:
+    """The tokenizer, of the captions of `source` where it learns from some."""
+    return same_everywhere(lambda: config.build(source.all_captions))
 
 
 def same_everywhere(build: Callable[[], Tokenizer]) -> Tokenizer:
@@ -273,9 +319,10 @@ def check_view(recipe: Recipe, config: ModelConfig) -> None:
     if isinstance(view, FitConfig):
         if "fit" not in config.resizes:
             raise ValueError("view.kind: fit: pictures would differ in size, and this model wants all of one; try crop")
-        if view.longest is not None:
+        if view.longest != (kept := getattr(config, "longest", None)):
             raise ValueError(
-                "view.longest: pictures are read with the longest side of its default afterwards; leave it out"
+                f"view.longest: {view.longest}, but model.longest is {kept}, by which pictures are read afterwards; "
+                "give both the same"
             )
     if isinstance(config, ViLTConfig) and getattr(view, "patch_size", config.vit.patch_size) != config.vit.patch_size:
         raise ValueError(f"view.patch_size: {view.patch_size}, but the model's is {config.vit.patch_size}")  # type: ignore[attr-defined]

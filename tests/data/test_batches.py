@@ -216,6 +216,7 @@ def rows_of(batches: list[Batch]) -> list[dict[str, Any]]:
     for batch in batches:
         for place in range(len(batch["index"])):
             row = {key: batch[key][place] for key in batch}
+            row["other"] = row["other"][0]
             for key in ("text", "other", "words", "question", "statement"):
                 row[key] = row[key][: row[key].nonzero().max() + 1]
             examples.append(row)

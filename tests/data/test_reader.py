@@ -200,7 +200,7 @@ def test_a_batch_with_all_keys_holds_what_a_naive_reading_gives(tokenizer: Token
         assert torch.equal(batch[key], torch.stack(expected))
         assert batch[key].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(batch["text"], tokenizer(texts))
-    assert torch.equal(batch["other"], tokenizer(others))
+    assert torch.equal(batch["other"][:, 0], tokenizer(others))
     assert torch.equal(batch["question"], tokenizer([f"how many of number {index}?" for index in indices]))
     assert torch.equal(batch["statement"], tokenizer([f"there are {index} of many" for index in indices]))
     assert torch.equal(batch["words"], tokenizer.word_numbers(batch["text"]))
@@ -262,8 +262,23 @@ def test_another_s_caption_is_never_one_s_own_and_any_may_come(tokenizer: Tokeni
     reader = Reader(Same(8), None, tokenizer, frozenset({"other"}), seed=1)
     for index, expected in ((0, {"a dog", "a bird"}), (1, {"a cat", "a bird"}), (7, {"a dog"})):
         wanted = range(index, index + 1)
-        made = [reader(Job(epoch, np.array([index])), nothing)[0]["other"][0] for epoch in range(50)]
+        made = [reader(Job(epoch, np.array([index])), nothing)[0]["other"][0, 0] for epoch in range(50)]
         assert {tokenizer.decode(row) for row in map(torch.from_numpy, made)} == expected
+
+
+def test_more_captions_of_others_begin_with_those_that_fewer_would_be(tokenizer: Tokenizer) -> None:
+    job = Job(3, np.arange(5))
+    one, many = (
+        Reader(Pairs(40), None, tokenizer, frozenset({"other"}), seed=1, others=k)(job, nothing)[0]["other"]
+        for k in (1, 7)
+    )
+    assert one.shape[:2] == (5, 1) and many.shape[:2] == (5, 7)
+    width = one.shape[2]
+    assert (many[:, 0, :width] == one[:, 0]).all() and not many[:, 0, width:].any()
+    source = Pairs(40)
+    told = Reader(source, None, None, frozenset({"other"}), seed=1, others=7)(job, nothing)[0]["other"]
+    assert all(len(some) == 7 and len(set(some)) > 1 for some in told)
+    assert not any(text in source.captions(index) for index, some in enumerate(told) for text in some)
 
 
 def test_where_all_say_the_same_another_s_caption_is_not_to_be_had() -> None:
@@ -275,11 +290,13 @@ def test_where_all_say_the_same_another_s_caption_is_not_to_be_had() -> None:
             return super().__getitem__(index) | {"captions": ["a photo"]}  # type: ignore[return-value]
 
     reader = Reader(Alike(4, frozenset({2})), None, None, frozenset({"other"}), seed=0)
-    with pytest.raises(ValueError, match=rf"n0: {ATTEMPTS} captions drawn from the data, and each is one of its own"):
+    with pytest.raises(
+        ValueError, match=rf"n0: {ATTEMPTS} captions drawn from the data for each wanted, and most are its own"
+    ):
         reader(Job(0, np.array([0])), nothing)
 
 
 def test_another_s_caption_is_never_a_torn_one(tokenizer: Tokenizer) -> None:
     reader = Reader(Pairs(3, frozenset({1})), None, tokenizer, frozenset({"other"}), seed=0)
-    made = [reader(Job(epoch, np.array([0])), nothing)[0]["other"][0] for epoch in range(20)]
+    made = [reader(Job(epoch, np.array([0])), nothing)[0]["other"][0, 0] for epoch in range(20)]
     assert {tokenizer.decode(row) for row in map(torch.from_numpy, made)} == {f"{text} 2" for text in CAPTIONS[:3]}

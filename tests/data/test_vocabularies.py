@@ -1,4 +1,5 @@
-"""Published tokenizers: every layout that CLIP's vocabulary comes in gives the same ids."""
+"""Published tokenizers: every layout that CLIP's vocabulary comes in gives the same ids, and BERT's list those of its
+own tokenizer."""
 
 import gzip
 import importlib.util
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
+from transformers import BertTokenizerFast
 
 from pictura.data import vocabularies
 from pictura.data.text import Tokenizer
 from pictura.data.vocabularies import CLIPTokenizerConfig, FileTokenizerConfig
+from pictura.data.wordpiece import bert_form
 
 TEXTS = ["A photo of a cat’s tail", "R&amp;D 2024!", "ΑΣ «été»  x", "word " * 100]
 
@@ -86,6 +89,109 @@ def test_a_tokenizer_of_another_kind_is_read_as_it_stands(tmp_path: Path) -> Non
     assert tokenizer.decode([2, 4, 5, 3, 0]) == "cat Cat"
     with pytest.raises(ValueError, match="has 6 tokens, CLIP's has 49,408; use kind: file"):
         CLIPTokenizerConfig(path=tmp_path).build(list)
+
+
+# BERT's list of word pieces
+
+PIECES = [
+    *("[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", "!", ",", "'", "&", "\u3000"),
+    *("the", "The", "red", "Red", "cat", "##s", "##ting", "sit", "cafe", "café", "Café", "##é", "猫", "犬", "猫犬"),
+    *("σ", "ας", "ΑΣ", "s", "gross", "groß", "##a", "a", "A", "##b", "##B", "b", "B", "##猫", "##犬", "x", "##x"),
+]
+SENTENCES = [
+    "The RED cats sitting, a Café! Cafe\u0301 CAFÉ café",
+    "猫犬 dog 猫 [MASK] the[SEP]cat",
+    "",
+    "cats " * 50,
+    "x" * 100 + " " + "x" * 101,
+    "ΑΣ Ας σ GROẞ groß \u3000 a\u200bb a\x00b A\tB\x85b 🐈 [unused3]",
+    "&amp; the'red\r\ncat\xa0s",
+]
+
+
+def listed(folder: Path, pieces: list[str] = PIECES, **config: object) -> Path:
+    """A folder as Google and older versions of transformers write it."""
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+    if config:
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"do_lower_case": True, "strip_accents": None, "model_max_length": 40},
+        {"do_lower_case": False},
+        {"do_lower_case": False, "strip_accents": True},
+        {"strip_accents": False},
+        {"tokenize_chinese_chars": False},
+    ],
+    ids=str,
+)
+def test_berts_list_gives_the_ids_of_berts_tokenizer(config: dict[str, object], tmp_path: Path) -> None:
+    folder = listed(tmp_path / "bert", **config)
+    peer = BertTokenizerFast.from_pretrained(folder)
+    expected = peer(SENTENCES, padding=True, truncation=True, max_length=40)["input_ids"]
+    for path in (folder, folder / "vocab.txt"):
+        tokenizer = FileTokenizerConfig(path=path, context_length=40).build(list)
+        assert tokenizer(SENTENCES).tolist() == expected
+        assert (tokenizer.start, tokenizer.end, tokenizer.mask, tokenizer.vocab_size) == (101, 102, 103, len(PIECES))
+    plain = FileTokenizerConfig(path=listed(tmp_path / "plain"), context_length=40).build(list)
+    said = {key: value for key, value in config.items() if value is False}
+    assert (plain(SENTENCES).tolist() == expected) == (not said), "what is said in the file changes nothing here"
+
+
+def test_a_list_ends_its_lines_as_any_system_does(tmp_path: Path) -> None:
+    plain, other = listed(tmp_path / "plain") / "vocab.txt", tmp_path / "bert-base-uncased-vocab.txt"
+    other.write_bytes(plain.read_bytes().rstrip(b"\n").replace(b"\n", b"\r\n"))
+    both = [FileTokenizerConfig(path=path).build(list) for path in (plain, other)]
+    assert both[0](SENTENCES).tolist() == both[1](SENTENCES).tolist()
+
+
+def test_a_tokenizer_json_comes_before_a_list(tmp_path: Path) -> None:
+    folder = listed(tmp_path / "both", [*PIECES, "more"])
+    bert_form({piece: number for number, piece in enumerate(PIECES)}).save(str(folder / "tokenizer.json"))
+    assert FileTokenizerConfig(path=folder).build(list).vocab_size == len(PIECES)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", r"it has no \[PAD\] \[UNK\] \[CLS\] \[SEP\] \[MASK\]"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n", r"it has no \[MASK\]"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\na\n", "'a' is there twice"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n\xff\n", "invalid start byte"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n" + b"x" * (16 * 2**20), r"larger than 16,777,216 bytes"),
+        (None, "No such file"),
+    ],
+    ids=["empty", "no mask", "twice", "no text", "large", "absent"],
+)
+def test_what_is_no_list_of_pieces_is_named(content: bytes | None, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{path} is no list of BERT's word pieces, one a line \(.*{complaint}"):
+        FileTokenizerConfig(path=path).build(list)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"do_lower_case": 1}', "do_lower_case: 1 is neither true nor false"),
+        ('{"strip_accents": "yes"}', "strip_accents: 'yes' is neither"),
+        ("[]", "no JSON object"),
+        ('{"do_lower_case', "Unterminated string"),
+        ('{"a": ' + "[" * 200_000, "recursion"),
+    ],
+    ids=["number", "text", "list", "torn", "deep"],
+)
+def test_a_configuration_that_says_nonsense_is_named(content: str, complaint: str, tmp_path: Path) -> None:
+    path = listed(tmp_path / "bert") / "tokenizer_config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"^{path} does not say how texts are spelled \(.*{complaint}"):
+        FileTokenizerConfig(path=path.parent).build(list)
 
 
 # where it is found

@@ -1,4 +1,4 @@
-"""Tasks whose objectives look across examples, for two processes and for one."""
+"""Tasks whose examples are compared or counted together, for two processes and for one."""
 
 from typing import Any
 
@@ -8,13 +8,21 @@ from torch import Tensor, nn
 
 from pictura.models.clip import CLIPConfig
 from pictura.models.text import TextTransformerConfig
+from pictura.models.vilt import JointTask, ViLT, ViLTConfig
+from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
-from pictura.objectives.base import Batch, Features, Task
+from pictura.objectives.base import Batch, Features, Objective, Task
 from pictura.objectives.clip import CLIPObjective, CLIPObjectiveConfig
+from pictura.objectives.masked_words import MaskedWordsConfig
+from pictura.objectives.matching import MatchingConfig
+from pictura.objectives.questions import QuestionsConfig
 from pictura.objectives.rdrop import RDrop
 from pictura.objectives.simclr import SimCLRConfig
+from pictura.objectives.statements import StatementsConfig
 
-END, BATCH = 63, 8
+START, MASK, END, BATCH = 1, 62, 63, 8
+VIT = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=16)
+ANSWERS = ("yes", "no", "two")
 
 
 class Given(CLIPObjective):
@@ -25,35 +33,88 @@ class Given(CLIPObjective):
         return {k: F.normalize(torch.cat([v + batch["noise"][:, i] for i in (0, 1)]), dim=1) for k, v in found.items()}
 
 
+class OfManySizes(Task):
+    """A ViLT's, whose pictures need not be of one size."""
+
+    def embed(self, batch: Batch) -> Features:
+        return super().embed({**batch, "image": batch["left"]})
+
+
+def clip() -> nn.Module:
+    text = TextTransformerConfig(width=32, depth=1, heads=2, vocab_size=END + 1, context_length=8)
+    return CLIPConfig(image=VIT, text=text, embed_dim=16, logit_scale=2.3).build()
+
+
+def vilt(*tasks: JointTask) -> ViLT:
+    """Its weights larger than at the start of a training, so that all gradients are large enough to be compared."""
+    text = WordsConfig(vocab_size=END + 1, context_length=8, end_token=END, mask_token=MASK)
+    model = ViLTConfig(image=VIT, text=text, tasks=tasks, answers=ANSWERS if "answers" in tasks else ()).build()
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
+
+
 def built(name: str) -> Task:
-    """rdrop; simclr, with batch norm in its head; slip: CLIP and a SimCLR without a head."""
+    """rdrop; simclr, with batch norm in its head; slip: CLIP and a SimCLR without a head; and what ViLT is trained for:
+    masked words and matching together, questions, statements."""
     torch.manual_seed(0)
-    model = CLIPConfig(
-        image=ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=16),
-        text=TextTransformerConfig(width=32, depth=1, heads=2, vocab_size=END + 1, context_length=8),
-        embed_dim=16,
-        logit_scale=2.3,
-    ).build()
-    clip = CLIPObjectiveConfig()
-    objectives: dict[str, Any] = {
-        "rdrop": {"rdrop": RDrop(3.0, Given(clip))},
-        "simclr": {"clip": clip.build(), "simclr": SimCLRConfig(head_width=24, head_out=8).build()},
-        "slip": {"clip": clip.build(), "simclr": SimCLRConfig(head=0, temperature=0.5).build()},
-    }
-    return Task(model, objectives[name], dict.fromkeys(objectives[name], 0.7))
+    contrast, objectives = CLIPObjectiveConfig(), dict[str, Objective]()
+    if name == "rdrop":
+        model, objectives = clip(), {"rdrop": RDrop(3.0, Given(contrast))}
+    elif name == "simclr":
+        model = clip()
+        objectives = {"clip": contrast.build(), "simclr": SimCLRConfig(head_width=24, head_out=8).build()}
+    elif name == "slip":
+        model, objectives = clip(), {"clip": contrast.build(), "simclr": SimCLRConfig(head=0, temperature=0.5).build()}
+    elif name == "words and matching":
+        model = vilt("words", "matching")
+        objectives = {"words": MaskedWordsConfig(share=0.4).build(), "matching": MatchingConfig(alignment=0.1).build()}
+    elif name == "questions":
+        model, objectives = vilt("answers"), {"questions": QuestionsConfig().build()}
+    else:
+        model, objectives = vilt("pair"), {"statements": StatementsConfig().build()}
+    make = OfManySizes if isinstance(model, ViLT) else Task
+    return make(model, objectives, dict.fromkeys(objectives, 0.7))
 
 
-TASKS = ("rdrop", "simclr", "slip")
+JOINT = ("words and matching", "questions", "statements")
+TASKS = ("rdrop", "simclr", "slip", *JOINT)
 CASES = [(name, mode, cached) for name in TASKS for mode in ("ddp", "fsdp") for cached in (False, name != "simclr")]
 CASES = sorted(set(CASES))
 
 
 def batch(rows: slice = slice(None)) -> dict[str, Any]:
-    """Eight pictures, captions, seeds, and noise for their features."""
+    """Eight examples of whatever the tasks read: pictures, captions, noise for their features, pairs of pictures of
+    many sizes, sentences of three to eight tokens, each a word, and answers, one of them unknown."""
     generator = torch.Generator().manual_seed(1)
-    text = torch.randint(1, END, (BATCH, 8), generator=generator)
-    text[:, -1] = END
+    text, other, question = (sentences(generator) for _ in range(3))
     noise: Tensor = 0.2 * torch.randn(BATCH, 2, 16, generator=generator)
-    image = torch.randint(0, 256, (BATCH, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    whole = {"image": image, "text": text, "seed": list(range(70, 78)), "noise": noise}
+    said = [{"yes": 1.0}, {"no": 0.6, "yes": 0.3}, {"two": 0.9}, {"a few": 1.0}, {}, {"no": 1.0}, {"two": 0.3}, {}]
+    whole = {
+        "image": torch.randint(0, 256, (BATCH, 3, 16, 16), generator=generator, dtype=torch.uint8),
+        "text": text,
+        "seed": list(range(70, 78)),
+        "noise": noise,
+        "left": pictures(generator, [(16, 8 * (1 + i % 3)) for i in range(BATCH)]),
+        "right": pictures(generator, [(8 * (1 + i % 2), 24) for i in range(BATCH)]),
+        "words": torch.arange(8) * ((text != START) & (text != END) & (text > 0)),
+        "other": other[:, None, : int(other.ne(0).sum(1).max())],
+        "question": question,
+        "statement": question.flip(0),
+        "answers": said,
+        "label": torch.tensor([0, 1, 1, 1, 0, 1, 0, 0]),
+    }
     return {key: value[rows] for key, value in whole.items()}
+
+
+def sentences(generator: torch.Generator) -> Tensor:
+    """[b t]: start, tokens, end, then zeros."""
+    ids = torch.randint(START + 1, MASK, (BATCH, 8), generator=generator)
+    ids[:, 0] = START
+    last = torch.randint(2, 8, (BATCH, 1), generator=generator)
+    places = torch.arange(8)
+    return ids.masked_fill(places == last, END).masked_fill(places > last, 0)
+
+
+def pictures(generator: torch.Generator, sides: list[tuple[int, int]]) -> list[Tensor]:
+    return [torch.randint(0, 256, (3, *side), generator=generator, dtype=torch.uint8) for side in sides]

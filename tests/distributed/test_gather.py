@@ -1,10 +1,43 @@
+import sys
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor, nn
 
-from pictura.distributed.gather import gather
+from pictura.distributed import ranks
+from pictura.distributed.gather import gather, shared_mean
+from tests.distributed.conftest import in_processes
 
 Results = list[dict[str, Any]]
+SHARED = {"as many": (3, 3), "uneven": (5, 2), "one has none": (0, 4), "the other has none": (4, 0), "none": (0, 0)}
+
+
+def values(rows: slice = slice(None)) -> Tensor:
+    return torch.randn(7, generator=torch.Generator().manual_seed(0))[rows]
+
+
+def mean_of_squares(rows: slice) -> dict[str, Tensor]:
+    """The shared mean of some of the rows, (weight x)² + 1, and its gradients for the weight and for each x."""
+    weight, x = nn.Parameter(torch.tensor(0.7)), values(rows).requires_grad_()
+    mean = shared_mean((weight * x).square() + 1)
+    mean.backward()
+    assert weight.grad is not None and x.grad is not None
+    return {"mean": mean.detach(), "weight": weight.grad, "x": x.grad}
+
+
+def main(folder: Path) -> None:
+    """In each of two processes: its rows come after those of the processes before it."""
+    r = ranks.start("gloo", timeout=60).rank
+    own = {name: slice(sum(many[:r]), sum(many[: r + 1])) for name, many in SHARED.items()}
+    torch.save({name: mean_of_squares(rows) for name, rows in own.items()}, folder / f"{r}.pt")
+    ranks.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return in_processes(Path(__file__), tmp_path_factory.mktemp("shared"))
 
 
 def test_alone_there_is_nothing_to_gather() -> None:
@@ -44,3 +77,29 @@ def test_unequal_processes_are_told_apart(results: Results) -> None:
         assert f"between 2 and 3 examples (process {rank}: {3 - rank})" in said["sizes"]
         assert "different features" in said["names"] and ("image" if rank else "text") in said["names"]
         assert "different features" in said["dtypes"] and ("float32" if rank else "bfloat16") in said["dtypes"]
+
+
+@pytest.mark.parametrize("many", SHARED)
+def test_the_shared_mean_is_that_of_the_rows_of_all(shared: Results, many: str) -> None:
+    """Averaged over processes, as DDP and FSDP average gradients; where there is no row at all it is zero, not NaN."""
+    x, weight = values(slice(sum(SHARED[many]))).requires_grad_(), torch.tensor(0.7, requires_grad=True)
+    rows = (weight * x).square() + 1
+    (rows.mean() if len(rows) else rows.sum()).backward()
+    found = [result[many] for result in shared]
+    assert [len(one["x"]) for one in found] == list(SHARED[many])
+    mean, gradient = (torch.stack([one[what] for one in found]).mean(0) for what in ("mean", "weight"))
+    torch.testing.assert_close(mean, rows.detach().sum() / max(1, len(rows)))
+    torch.testing.assert_close(gradient, weight.grad)
+    torch.testing.assert_close(torch.cat([one["x"] for one in found]) / 2, x.grad)
+
+
+def test_alone_the_shared_mean_is_the_mean() -> None:
+    found = mean_of_squares(slice(5))
+    torch.testing.assert_close(found["mean"], (0.7 * values()[:5]).square().mean() + 1)
+    torch.testing.assert_close(found["x"], 2 * 0.49 * values()[:5] / 5)
+    assert mean_of_squares(slice(0))["mean"] == 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    ranks.leave(0)

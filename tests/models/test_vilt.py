@@ -9,7 +9,8 @@ from pictura.config import load, sized
 from pictura.layers.draws import two_draws
 from pictura.layers.once import reading_once
 from pictura.models.base import ModelConfig
-from pictura.models.vilt import ViLT, ViLTConfig, WordsConfig
+from pictura.models.vilt import ViLT, ViLTConfig
+from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
 from pictura.weights.folder import empty
 from tests.models.small import BY_KIND, built

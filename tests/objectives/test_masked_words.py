@@ -7,13 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pictura.config import load
-from pictura.models.vilt import ViLT, ViLTConfig, WordsConfig
+from pictura.models.vilt import ViLT, ViLTConfig
+from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
 from pictura.objectives.base import Objective, ObjectiveConfig, Task
 from pictura.objectives.classification import IGNORED
 from pictura.objectives.masked_words import MaskedWordsConfig, hide
-from pictura.training.gradient_cache import cached_backward
-from pictura.training.precision import Masters
 
 WORDS = WordsConfig(vocab_size=50, context_length=12, end_token=3, mask_token=4)
 
@@ -128,20 +127,6 @@ def test_the_loss_is_the_mean_over_hidden_tokens(dropout: float) -> None:
                 hits.append(float(scores.argmax() == label[i, place]))
     torch.testing.assert_close(outcome.loss, torch.stack(losses).mean())
     assert float(outcome.metrics["m/hits"]) == pytest.approx(sum(hits) / len(hits))
-
-
-def test_in_parts_it_has_the_gradients_of_the_whole_batch() -> None:
-    found = []
-    for parts in (None, 2):
-        task = Task(model_of(tasks=("words",)), {"m": objective()}, {"m": 1.0})
-        if parts is None:
-            task(batch()).loss.backward()
-        else:
-            cached_backward(task, batch(), parts, Masters(task))
-        found.append({n: p.grad for n, p in task.named_parameters() if p.grad is not None})
-    assert found[0].keys() == found[1].keys() and found[0]
-    for name, grad in found[0].items():
-        torch.testing.assert_close(found[1][name], grad, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
 
 
 def test_r_drop_compares_what_two_draws_say_of_the_hidden_words() -> None:

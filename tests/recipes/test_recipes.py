@@ -9,9 +9,11 @@ import torch
 
 from pictura.config import load, to_dict
 from pictura.data.scenes import ScenesConfig
+from pictura.data.wordpiece import WordPieceTokenizerConfig
 from pictura.facts import forward_flops
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vilt import ViLTConfig
 from pictura.models.vit import ViTConfig
 from pictura.recipe import Recipe, prepare, read_recipe, recipe_names
 from pictura.run import go, trainer_of
@@ -44,13 +46,16 @@ def toy(name: str) -> Recipe:
     data = recipe.data if isinstance(recipe.data, ScenesConfig) else ScenesConfig(image_size=size, objects=(1, 2))
     if labelled:
         data = replace(data, objects=(1, 1), gives=("image", "label"), label_of="colour")
+    tokenizer = recipe.tokenizer and load(type(recipe.tokenizer), to_dict(recipe.tokenizer) | {"max_captions": 500})
+    if tokenizer is None and isinstance(recipe.model, ViLTConfig):  # that of `initial`
+        tokenizer = WordPieceTokenizerConfig(vocab_size=240, max_captions=500)
     training = replace(recipe.training, steps=20, save_every=20, log_every=1, compile=False, micro_batch=None)
     return replace(
         recipe,
         initial=None,
         model=shrunk(whole(recipe)),
         data=replace(data, count=1000),
-        tokenizer=recipe.tokenizer and load(type(recipe.tokenizer), to_dict(recipe.tokenizer) | {"max_captions": 500}),
+        tokenizer=tokenizer,
         loader=replace(recipe.loader, batch_size=32, workers=0),
         schedule=replace(recipe.schedule, warmup=5),
         training=training,

@@ -160,7 +160,7 @@ def test_mistakes(theirs: tuple[Path, torch.nn.Module], hugging: tuple[Path, CLI
     shutil.rmtree(folder)
     shutil.copytree(hugging[0], folder)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"has no tokenizer\.json, and its \d+ tokens are not CLIP's"):
+    with pytest.raises(ValueError, match=r"has no tokenizer\.json or vocab\.txt, and its \d+ tokens are not CLIP's"):
         load_model(folder)
 
 
@@ -199,7 +199,7 @@ def test_a_single_file_whatever_its_name_is(vit: Path, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
 def test_openais_archive_has_its_tokenizer(tmp_path: Path) -> None:
     archive(tmp_path / "tiny.pt", "vit", "matrices")
-    with pytest.raises(ValueError, match=r"has no tokenizer\.json, and its 300 tokens are not CLIP's"):
+    with pytest.raises(ValueError, match=r"has no tokenizer\.json or vocab\.txt, and its 300 tokens are not CLIP's"):
         load_model(tmp_path / "tiny.pt")
 
 

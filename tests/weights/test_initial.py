@@ -9,6 +9,8 @@ import torch
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIP
 from pictura.models.mixer import MixerConfig
+from pictura.models.vilt import ViLTConfig
+from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
 from pictura.weights.folder import unfit
 from pictura.weights.initial import inherited, of_size, started, with_classes
@@ -81,6 +83,40 @@ def test_a_mixer_of_twice_the_size_treats_each_quarter_as_it_treated_a_picture()
     torch.testing.assert_close(found[0], old.encode_image(quarters).mean(0), atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=r"view\.image_size: 24 .*grows to its multiples only, such as 32 or 48"):
         of_size(old.config, 24)
+
+
+VILT = ViLTConfig(image=replace(TOWER, width=24, heads=3), text=WordsConfig(vocab_size=200, end_token=3, mask_token=4))
+
+
+def test_a_vilt_begins_with_the_words_of_another() -> None:
+    config = started(VILT, ViLTConfig(tasks=("answers",)), 16)
+    assert isinstance(config, ViLTConfig)
+    assert (config.text, config.image, config.tasks) == (VILT.text, VILT.image, ("answers",))
+    assert started(VILT, ViLTConfig(text=VILT.text), 16) == VILT, "the same words, given"
+
+
+def test_an_epsilon_of_the_words_has_no_weights_and_is_kept() -> None:
+    config = started(VILT, ViLTConfig(text=WordsConfig(eps=1e-6)), 16)
+    assert isinstance(config, ViLTConfig)
+    assert config.text == replace(VILT.text, eps=1e-6)
+    old = replace(VILT, text=replace(VILT.text, eps=1e-5))
+    assert started(old, ViLTConfig(), 16) == old, "none given"
+
+
+@pytest.mark.parametrize(
+    ("key", "kept"), [("vocab_size", 200), ("context_length", 40), ("end_token", 3), ("mask_token", 4)]
+)
+def test_other_words_than_there_are_weights_for_are_refused(key: str, kept: int) -> None:
+    wanted = ViLTConfig(text=WordsConfig(**{key: 77}))
+    with pytest.raises(
+        ValueError, match=rf"^model\.text\.{key}: 77, but the `initial` model's is {kept}; leave it out"
+    ):
+        started(VILT, wanted, 16)
+
+
+def test_a_longest_side_is_begun_with_unless_another_is_given() -> None:
+    old = replace(VILT, longest=40)
+    assert [started(old, ViLTConfig(longest=given), 16).longest for given in (None, 24)] == [40, 24]  # type: ignore[attr-defined]
 
 
 def test_a_tower_of_another_kind_or_of_a_size_that_cannot_be_is_no_crash() -> None:

@@ -13,7 +13,8 @@ from transformers import ViltConfig, ViltImageProcessor
 
 from pictura.config import load
 from pictura.data.wordpiece import WordPieceTokenizerConfig
-from pictura.models.vilt import JointTask, ViLT, ViLTConfig, WordsConfig
+from pictura.models.vilt import JointTask, ViLT, ViLTConfig
+from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
 from pictura.weights.convert import convert
 from pictura.weights.family import Found
@@ -75,15 +76,22 @@ def test_the_first_segment_is_part_of_the_positions_and_masked_patches_are_passe
     torch.testing.assert_close(state["text.pos_embed"], model.state_dict()["text.pos_embed"] + segments[0])
 
 
-def test_a_released_checkpoint_is_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", ["tokenizer.json", "vocab.txt"])
+def test_a_released_checkpoint_is_opened(beside: str, tmp_path: Path) -> None:
     """As its authors saved it: a pickle of torch, the weights under `state_dict`."""
     model, tokenizer = model_of(("words", "matching", "answers")), tokenizer_of()
     written = Released().write(model.config, model.state_dict())
     torch.save({"state_dict": written.state, "epoch": 3}, tmp_path / "vilt_200k_mlm_itm.ckpt")
-    tokenizer.save(tmp_path)
+    if beside == "tokenizer.json":
+        tokenizer.save(tmp_path)
+    else:
+        numbers = tokenizer._rust.get_vocab()
+        (tmp_path / beside).write_text("\n".join(sorted(numbers, key=numbers.__getitem__)))
     again, words = load_model(tmp_path / "vilt_200k_mlm_itm.ckpt")
-    assert words is not None
+    assert words is not None and isinstance(again, ViLT)
+    assert (again.config.text.end_token, again.config.text.mask_token) == (tokenizer.end, tokenizer.mask)
     ids = words(CAPTIONS)
+    assert torch.equal(ids, tokenizer(CAPTIONS))
     torch.testing.assert_close(seen(again, ids), seen(model, ids))
 
 
@@ -131,6 +139,36 @@ def test_what_transformers_has_no_class_for_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"image.pool: average: .* its ViT is as published"):
         convert(tmp_path / "plain", tmp_path / "theirs", "vilt")
+
+
+@pytest.mark.parametrize("to", ["huggingface", "vilt"])
+def test_a_longest_side_goes_where_it_is_the_usual_one(to: str, tmp_path: Path) -> None:
+    """Neither layout has a place for one; theirs is 1333 / 800 of the shorter side, 106 of 64."""
+    text = replace(model_of(()).config.text, eps=1e-6 if to == "huggingface" else 1e-12)
+    save_folder(tmp_path / "wide", model_of((), longest=128, text=text), tokenizer_of())
+    with pytest.raises(ValueError, match=rf"^{to} has no place for longest: 128 \(there it is 106\)$"):
+        convert(tmp_path / "wide", tmp_path / "theirs", to)
+    assert not (tmp_path / "theirs").exists()
+    convert(tmp_path / "wide", tmp_path / "given up", to, ["longest=null"])
+    save_folder(tmp_path / "usual", model_of((), longest=106, text=text), tokenizer_of())
+    assert not convert(tmp_path / "usual", tmp_path / "theirs", to).notes
+    assert (tmp_path / "theirs" / "config.json").exists() == (to == "huggingface")
+
+
+def test_a_longest_side_below_the_shorter_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"longest: 48 is below image\.image_size, the shorter side"):
+        model_of((), longest=48)
+
+
+@pytest.mark.parametrize("to", ["vilt", "huggingface"])
+@pytest.mark.parametrize("tasks", [("patches",), ("words", "matching", "patches")])
+def test_no_other_project_has_a_head_for_masked_patches(tasks: tuple[JointTask, ...], to: str, tmp_path: Path) -> None:
+    save_folder(tmp_path / "ours", model_of(tasks), tokenizer_of())
+    with pytest.raises(ValueError, match=rf"tasks: {', '.join(tasks)}: .* has no masked patches; --to pictura keeps"):
+        convert(tmp_path / "ours", tmp_path / "theirs", to)
+    assert not (tmp_path / "theirs").exists()
+    convert(tmp_path / "ours", tmp_path / "again", "pictura")
+    assert load_model(tmp_path / "again")[0].config == load_model(tmp_path / "ours")[0].config
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ class Batches:
     """Training batches without end, in a new order in every epoch. An epoch is the whole batches in one permutation.
 
     `needs`: batch keys ("image", "text", "label", "seed", those that `Reader` makes, or another that the source
-    provides). A sample that cannot be read is replaced by one drawn for it, so that batches keep their size, and
-    counted in `bad`. Each of `world` processes gets its rows of the same batch; of a `Stream`, its own tars. ValueError
-    when the source cannot give what is needed.
+    provides); `others`: how many captions of other examples "other" holds for each. A sample that cannot be read is
+    replaced by one drawn for it, so that batches keep their size, and counted in `bad`. Each of `world` processes gets
+    its rows of the same batch; of a `Stream`, its own tars. ValueError when the source cannot give what is needed.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         needs: frozenset[str] = frozenset({"image", "text"}),
+        others: int = 1,
     ) -> None:
         assert 0 <= rank < world, (rank, world)
         assert view is not None or not needs & PICTURES
@@ -80,7 +81,7 @@ class Batches:
         self.bad = BadSamples(total, config.max_bad, world)
         for sample in source.bad:
             self.bad.add(sample.key, sample.reason, of_all=True)
-        self._reader = Reader(source, view, tokenizer, needs, seed)
+        self._reader = Reader(source, view, tokenizer, needs, seed, others)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pictura.data.augment import STRONGEST, VILT, rand_augment
-from pictura.data.views import Pixels, View, ViewConfig, _picture, _tensor
+from pictura.data.views import Pixels, View, ViewConfig, as_picture, as_tensor
 
 LEVELS = 30  # of ViLT's magnitudes
 
@@ -46,12 +46,16 @@ class FitConfig(ViewConfig):
         if self.rand_augment is not None and not (self.rand_augment[0] >= 0 and 0 <= self.rand_augment[1] <= LEVELS):
             raise ValueError(f"rand_augment: {list(self.rand_augment)} is no number and strength 0 to 30; try [2, 9]")
 
+    @property
+    def limit(self) -> int:
+        """`longest`, in pixels where that is None too."""
+        return int(1333 / 800 * self.image_size) if self.longest is None else self.longest
+
     def fitted(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of a picture -> those that come out."""
-        limit = int(1333 / 800 * self.image_size) if self.longest is None else self.longest
         short, long = float(self.image_size), self.image_size / min(width, height) * max(width, height)
-        if long > limit:
-            short, long = limit / long * short, limit / long * long
+        if long > self.limit:
+            short, long = self.limit / long * short, self.limit / long * long
         sides = (long, short) if width > height else (short, long)
         across, down = (max(1, int(side + 0.5) // self.patch_size) * self.patch_size for side in sides)
         return across, down
@@ -69,9 +73,9 @@ class Fit(View):
         self.at_least = 2 * config.image_size
 
     def __call__(self, image: Image.Image | Pixels, rng: np.random.Generator) -> Tensor:
-        image = _picture(image)
+        image = as_picture(image)
         image = image.resize(self.config.fitted(*image.size), Image.Resampling.BICUBIC)
         if self.config.rand_augment is not None:
             ops, magnitude = self.config.rand_augment
             image = rand_augment(image, ops, magnitude * STRONGEST / LEVELS, rng, VILT)
-        return _tensor(image)
+        return as_tensor(image)

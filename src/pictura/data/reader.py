@@ -44,20 +44,22 @@ class Reader:
     """`reader(job, note)`. `seed` None, for evaluation: the first caption, and bad samples are left out; otherwise each
     is replaced by another one, drawn for (seed, epoch, index).
 
-    keys: those of the batch. `left` and `right` are the two `images` of a pair; `other` is a caption of another example
-    which is none of this one's; `words` numbers the words of `text`. Without a tokenizer, texts stay strings.
+    keys: those of the batch. `left` and `right` are the two `images` of a pair; `other` are captions of other examples,
+    as many as `others` says, none of them one of this one's; `words` numbers the words of `text`. Without a tokenizer,
+    texts stay strings.
     """
 
     def __init__(
-        self, source: Source, view: View | None, tokenizer: Tokenizer | None, keys: frozenset[str], seed: int | None
-    ) -> None:
-        self.source, self.view, self.tokenizer, self.seed = source, view, tokenizer, seed
+        self, source: Source, view: View | None, tokenizer: Tokenizer | None, keys: frozenset[str], seed: int | None,
+        others: int = 1,
+    ) -> None:  # fmt: skip
+        self.source, self.view, self.tokenizer, self.seed, self.others = source, view, tokenizer, seed, others
         self.keys, self.gives_seeds = sorted(keys - GIVEN - {"words"}), "seed" in keys
         self.gives_words = "words" in keys
         assert "text" in keys or not self.gives_words
         assert seed is not None or "other" not in keys
         self.draws, self.seeds = Draws(seed or 0, "sample"), Draws(seed or 0, "example")
-        self.others = Draws(seed or 0, "other")
+        self.strangers = Draws(seed or 0, "other")
 
     def __call__(self, job: Job, note: Note) -> Made:
         indices: list[int] = job.indices.tolist()
@@ -90,7 +92,7 @@ class Reader:
                 elif key == "text":
                     value = value[int(chance * len(value)) if self.seed is not None else 0]
                 elif key == "other":
-                    value = self._other(epoch, index, value, example["key"])
+                    value = self._others(epoch, index, value, example["key"])
                 row[key] = value
             return row
         except BadSample:
@@ -106,18 +108,21 @@ class Reader:
             return self.view(image, random).movedim(-3, -1)
         return self.view(decode(image, at_least=self.view.at_least, key=key), random).movedim(-3, -1)
 
-    def _other(self, epoch: int, index: int, own: Sequence[str], key: str) -> str:
-        """A caption drawn from the whole source for (seed, epoch, index), none of the example's `own`."""
-        random = self.others.at(epoch, index)
-        for _ in range(ATTEMPTS):
+    def _others(self, epoch: int, index: int, own: Sequence[str], key: str) -> list[str]:
+        """Captions drawn from the whole source for (seed, epoch, index), none of the example's `own`; of many, the
+        first ones are those that fewer would be."""
+        random, found = self.strangers.at(epoch, index), list[str]()
+        for _ in range(ATTEMPTS * self.others):
             place, chance = int(random.integers(len(self.source))), random.random()
             try:
                 captions = self.source.captions(place)
             except BadSample:  # counted when its turn comes
                 continue
             if captions and (caption := captions[int(chance * len(captions))]) not in own:
-                return caption
-        raise BadSample(key, f"{ATTEMPTS} captions drawn from the data, and each is one of its own")
+                found.append(caption)
+                if len(found) == self.others:
+                    return found
+        raise BadSample(key, f"{ATTEMPTS} captions drawn from the data for each wanted, and most are its own")
 
     def _replace(self, fetch: Fetch, job: Job, index: int, note: Note, bad: list[tuple[str, str]]) -> Batch:
         assert self.seed is not None
@@ -138,6 +143,9 @@ class Reader:
             if key in PICTURES:
                 alike = len({value.shape for value in values}) == 1
                 batch[key] = torch.stack(values).numpy() if alike else [value.numpy() for value in values]
+            elif key == "other" and self.tokenizer is not None:
+                ids = self.tokenizer([text for texts in values for text in texts])
+                batch[key] = ids.view(len(values), self.others, -1).numpy()
             elif key in TEXTS and self.tokenizer is not None:
                 batch[key] = self.tokenizer(values).numpy()
             elif key in ("index", "label"):

@@ -124,14 +124,14 @@ class Crop(View):
         self.at_least = None if config.resize == "longest" else 2 * self.resized_to
 
     def __call__(self, image: Image.Image | Pixels, rng: np.random.Generator) -> Tensor:
-        image, size = _picture(image), self.image_size
+        image, size = as_picture(image), self.image_size
         width, height = _resized(image.width, image.height, self.resized_to, self.config.resize)
         if (width, height) != image.size:
             image = image.resize((width, height), FILTERS[self.config.interpolation])
         if (width, height) != (size, size):
             left, top = _middle(width, size), _middle(height, size)
             image = image.crop((left, top, left + size, top + size))  # black outside the picture
-        return _tensor(image)
+        return as_tensor(image)
 
 
 def _resized(width: int, height: int, size: int, rule: str) -> tuple[int, int]:
@@ -205,7 +205,7 @@ class RandomCrop(View):
 
     def __call__(self, image: Image.Image | Pixels, rng: np.random.Generator) -> Tensor:
         config, size = self.config, self.image_size
-        image = _picture(image)
+        image = as_picture(image)
         left, top, width, height = self._rectangle(image.width, image.height, rng)
         box = (left, top, left + width, top + height)
         if box != (0, 0, size, size) or image.size != (size, size):
@@ -218,7 +218,7 @@ class RandomCrop(View):
             image = self._jittered(image, rng)
         if config.grey and rng.random() < config.grey:
             image = image.convert("L").convert("RGB")
-        return _tensor(image)
+        return as_tensor(image)
 
     def _rectangle(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """left, top, width, height"""
@@ -255,10 +255,11 @@ def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
-def _picture(image: Image.Image | Pixels) -> Image.Image:
+def as_picture(image: Image.Image | Pixels) -> Image.Image:
+    """What a view is given, a PIL picture or pixels uint8 [y x c] -> a PIL picture."""
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
-def _tensor(image: Image.Image) -> Tensor:
+def as_tensor(image: Image.Image) -> Tensor:
     """A PIL picture, RGB -> uint8 [c y x], in memory still [y x c]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,4 +1,5 @@
-"""Tokenizers that others have published: CLIP's vocabulary wherever it lies on this machine, and `tokenizer.json`."""
+"""Tokenizers that others have published: CLIP's vocabulary wherever it lies on this machine, `tokenizer.json`, and
+BERT's `vocab.txt`."""
 
 import gzip
 import importlib.util
@@ -20,10 +21,15 @@ from pictura.data.text import (
     clip_form,
     clip_vocabulary,
     read_json,
-    tokenizer_json,
 )
+from pictura.data.wordpiece import SPECIALS, bert_form
 
 CLIP_TOKENS = 49408
+BERTS = "vocab.txt"
+IN_A_FOLDER = ("tokenizer.json", "vocab.json", BERTS)  # the best first
+LARGEST = 16 * 2**20  # bytes of a vocab.txt; BERT's for a hundred languages has one
+# In tokenizer_config.json -> in `bert_form`.
+SPELLINGS = {"do_lower_case": "lowercase", "strip_accents": "strip_accents", "tokenize_chinese_chars": "chinese"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,10 @@ class CLIPTokenizerConfig(TokenizerConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FileTokenizerConfig(TokenizerConfig):
-    """`path`: a tokenizer.json, or a folder with one or with CLIP's vocab.json and merges.txt."""
+    """`path`: a tokenizer.json, BERT's vocab.txt, CLIP's vocab.json with its merges.txt, or a folder with one of these.
+
+    A vocab.txt is read as BERT's uncased tokenizer does, unless a tokenizer_config.json beside it says otherwise.
+    """
 
     kind: ClassVar[str] = "file"
     path: Path
@@ -60,18 +69,18 @@ class FileTokenizerConfig(TokenizerConfig):
 
 
 def _read(path: Path, context_length: int) -> Tokenizer:
-    """Whatever `path` is: a merges list of CLIP, a tokenizer.json, or a folder."""
+    """Whatever `path` is: a merges list of CLIP, a vocabulary of BERT, a tokenizer.json, or a folder."""
     path = Path(path).expanduser()
+    if path.is_dir():
+        path = next((path / name for name in IN_A_FOLDER if (path / name).exists()), path / IN_A_FOLDER[0])
+    if path.name.endswith(BERTS):
+        return Tokenizer(_from_pieces(path), context_length)
     if path.name.endswith((".txt.gz", ".txt")) and path.name != "merges.txt":
         return Tokenizer(_from_merges_list(path), context_length)
-    folder = path if path.is_dir() else path.parent
-    pair = folder / "vocab.json", folder / "merges.txt"
-    if path.name in ("vocab.json", "merges.txt") or (
-        path.is_dir() and not (path / "tokenizer.json").exists() and pair[0].exists()
-    ):
-        rust = _from_pair(*pair)
+    if path.name in ("vocab.json", "merges.txt"):
+        rust = _from_pair(path.with_name("vocab.json"), path.with_name("merges.txt"))
     else:
-        rust = read_json(tokenizer_json(path))
+        rust = read_json(path)
         rust.no_truncation()
         rust.no_padding()
         model = json.loads(rust.to_str())["model"]
@@ -105,6 +114,49 @@ def _from_pair(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
         return clip_form(json.loads(vocab.read_text(encoding="utf-8")), pairs)
     except Exception as error:  # noqa: BLE001  (the Rust library raises Exception itself)
         raise ValueError(f"{vocab} and {merges.name} are no vocabulary and merges in CLIP's form ({error})") from None
+
+
+def _from_pieces(path: Path) -> tokenizers.Tokenizer:
+    """vocab.txt: word pieces, one a line, in the order of their ids; tokenizer_config.json beside it may say how texts
+    are spelled."""
+    try:
+        lines = _text(path).removesuffix("\n").split("\n")
+        vocabulary = {piece: number for number, piece in enumerate(lines)}
+        if missing := [token for token in SPECIALS if token not in vocabulary]:
+            raise ValueError(f"it has no {' '.join(missing)}")
+        if len(vocabulary) < len(lines):
+            twice = next(piece for number, piece in enumerate(lines) if vocabulary[piece] != number)
+            raise ValueError(f"{twice!r} is there twice")
+    except ValueError as error:
+        raise ValueError(f"{path} is no list of BERT's word pieces, one a line ({error})") from None
+    return bert_form(vocabulary, **_spelling(path.with_name("tokenizer_config.json")))
+
+
+def _spelling(path: Path) -> dict[str, bool]:
+    """How BERT's tokenizer spells texts, by the arguments of `bert_form`; what is not said is left out."""
+    if not path.exists():
+        return {}
+    try:
+        told = json.loads(_text(path))
+        if not isinstance(told, dict):
+            raise ValueError("no JSON object")
+        found = {key: told[key] for key in SPELLINGS if told.get(key) is not None}
+        for key, value in found.items():
+            if not isinstance(value, bool):
+                raise ValueError(f"{key}: {value!r:.80} is neither true nor false")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} does not say how texts are spelled ({error})") from None
+    return {SPELLINGS[key]: value for key, value in found.items()}
+
+
+def _text(path: Path) -> str:
+    """A small text file, its lines ended by a line feed. ValueError for one that is absent, too large or no UTF-8."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"larger than {LARGEST:,} bytes")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(error.strerror) from None
 
 
 def _published() -> Iterator[Path]:

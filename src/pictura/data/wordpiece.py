@@ -49,14 +49,22 @@ class WordPieceTokenizerConfig(TokenizerConfig):
         return Tokenizer(bert_form(vocabulary), self.context_length)
 
 
-def bert_form(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
-    """A tokenizer in the form of BERT's uncased one from its vocabulary, which holds the special tokens."""
+def bert_form(
+    vocabulary: dict[str, int], *, lowercase: bool = True, strip_accents: bool | None = None, chinese: bool = True
+) -> tokenizers.Tokenizer:
+    """A tokenizer in the form of BERT's, unless told otherwise the uncased one, from its vocabulary, which holds the
+    special tokens.
+
+    strip_accents: None is what `lowercase` is. chinese: whether each Chinese character is a word.
+    """
     rust = tokenizers.Tokenizer(
         models.WordPiece(
             vocabulary, unk_token="[UNK]", continuing_subword_prefix=INSIDE, max_input_chars_per_word=LONGEST
         )
     )
-    rust.normalizer = normalizers.BertNormalizer(lowercase=True)
+    rust.normalizer = normalizers.BertNormalizer(
+        lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=chinese
+    )
     rust.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     rust.decoder = decoders.WordPiece(prefix=INSIDE)
     rust.add_special_tokens(list(SPECIALS))

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from pictura.evaluation.reading import What, reader
 Picture = Path | str | bytes | Image.Image | npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]  # what ("pictures", "texts"), done, of how many
 Change = Callable[[Tensor, Batch], Tensor]
+Read = TypeVar("Read")
 TOKENIZED_AT_ONCE = 16384  # texts; bounds the memory that token ids take
 
 
@@ -127,7 +128,7 @@ class Embedder:
         c = self.model.config
         size = c.image.image_size
         if c.resize == "fit":
-            return FitConfig(image_size=size, patch_size=c.image.patch_size).build()
+            return FitConfig(image_size=size, longest=c.longest, patch_size=c.image.patch_size).build()
         return CropConfig(image_size=size, resize=c.resize, interpolation=c.interpolation, crop=c.crop).build()
 
     @property
@@ -162,7 +163,7 @@ class Embedder:
             if waiting is not None:  # one behind, so that the device has work while somebody looks at a result
                 yield arrived(*waiting)
             waiting = rows, batch, mark
-            self._tell("pictures", done, len(source))
+            self.tell("pictures", done, len(source))
         if waiting is not None:
             yield arrived(*waiting)
 
@@ -176,19 +177,25 @@ class Embedder:
             with evaluating(self.model), torch.inference_mode():
                 rows = read(self.model, batch).float().cpu()
             yield rows, batch
-            self._tell("examples", done, len(source))
+            self.tell("examples", done, len(source))
 
     def answers(self, asked: Asked) -> Tensor:
         """Pictures with questions -> [n k], the scores of each answer. ValueError for a picture that is bad."""
+        read = self.asked(asked, lambda m, b: m.answer(b["image"], b["question"]))
+        rows = self.strictly(lambda: [rows for rows, _ in read])
+        return torch.cat(rows) if rows else torch.empty(0, len(self.model.config.answers))
+
+    def strictly(self, read: Callable[[], Read]) -> Read:
+        """What `read` gives; a picture that is bad is a ValueError."""
         bad, self.bad = self.bad, BadSamples()
         try:
-            rows = [rows for rows, _ in self.asked(asked, lambda m, b: m.answer(b["image"], b["question"]))]
+            found = read()
             if len(self.bad):
                 key, reason = self.bad.rows()[0]
                 raise ValueError(f"{key}: {reason}")
         finally:
             self.bad = bad
-        return torch.cat(rows) if rows else torch.empty(0, len(self.model.config.answers))
+        return found
 
     def images(self, pictures: Source | Sequence[Picture] | Path | str, of: What = "features") -> Tensor:
         """n pictures -> [n e]. Of a source, bad ones are left out; of a list, a bad one is a ValueError naming it."""
@@ -236,7 +243,7 @@ class Embedder:
                 parts += self._run(self._read_text, ids[members, :longest].to(self.device))
                 for member in members.tolist():
                     rows[some[member]] = len(rows)
-                self._tell("texts", len(rows), len(order))
+                self.tell("texts", len(rows), len(order))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         everything = torch.cat(parts) if parts else torch.empty(0, self.model.config.embed_dim)
@@ -250,7 +257,8 @@ class Embedder:
         with evaluating(self.model), torch.inference_mode():
             return [fetched(rows) for rows in read(inputs)]
 
-    def _tell(self, what: str, done: int, total: int) -> None:
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Show progress, where somebody looks."""
         if self.progress is not None:
             self.progress(what, done, total)
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from pictura.data.text import Tokenizer
+from pictura.evaluation.embed import evaluating
 from pictura.losses.transport import transport_plan
 
 BETA, STEPS = 0.1, 1000  # sharper than in training, as for the paper's figures
@@ -22,7 +23,8 @@ def word_maps(model: Any, tokenizer: Tokenizer, image: Tensor, text: str) -> lis
     """image: [3 y x] uint8 or normalised -> each word of `text` with a map [rows columns] of its share of the patches,
     1 where it has most."""
     ids = tokenizer([text], model.config.text.context_length).to(model.type_embed.device)
-    joint = model([image], ids)
+    with evaluating(model):
+        joint = model([image], ids)
     (rows, columns), patches = joint.grids[0], joint.tokens[-joint.grids[0][0] * joint.grids[0][1] :].float()
     numbers = tokenizer.word_numbers(ids)[0][joint.inside[0]]
     pieces = joint.words.float()[numbers > 0]

@@ -71,8 +71,8 @@ class Questions(Evaluator):
             raise ValueError(f"{self.title}: the data has no usable question")
         everything = [score for some in scores.values() for score in some]
         yield f"{self.title}/accuracy", sum(everything) / len(everything)
-        for kind in sorted(filter(None, scores)):
-            yield f"{self.title}/{kind}", sum(scores[kind]) / len(scores[kind])
+        for kind in sorted(filter(None, scores)):  # VQA has one that is called yes/no
+            yield f"{self.title}/{kind.replace('/', ' or ')}", sum(scores[kind]) / len(scores[kind])
 
     def panels(self) -> list[Panel]:
         if not self.asked:

@@ -22,28 +22,13 @@ from pictura.layers.linear import Linear
 from pictura.layers.once import Once
 from pictura.layers.packing import Packing
 from pictura.layers.positions import stretch_positions
-from pictura.models.base import ImageTowerConfig, TextConfig, check_positive
+from pictura.models.base import ImageTowerConfig
 from pictura.models.pictures import PictureModelConfig, read_pictures
+from pictura.models.vilt_parts import PatchesHead, TwoLayers, WordEmbedding, WordsConfig, WordsHead
 from pictura.models.vit import ViTConfig
 
-JointTask = Literal["words", "matching", "rank", "answers", "pair"]
+JointTask = Literal["words", "matching", "rank", "answers", "pair", "patches"]
 Pictures = Tensor | Sequence[Tensor]  # [b 3 y x], or b of [3 y x], each of its own size
-
-
-@dataclass(frozen=True, kw_only=True)
-class WordsConfig(TextConfig):
-    """Word-piece embeddings; the vocabulary is BERT's, or what a recipe's tokenizer has. mask_token: the id that hides
-    a word in masked language modelling."""
-
-    vocab_size: int = 30522
-    context_length: int = 40
-    end_token: int | None = 102
-    mask_token: int | None = 103
-    eps: float = 1e-12
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(eps=self.eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +37,10 @@ class ViLTConfig(PictureModelConfig):
 
     tasks: what there are heads for: to tell `words` behind a mask, whether text and picture are `matching`, the `rank`
     of pictures and texts for each other, which of `answers` is that to a question, whether a statement holds of a
-    `pair` of pictures.
+    `pair` of pictures, the colours of hidden `patches`.
     answers: their words; a recipe that leaves them out takes those of its data.
     max_patches: of a picture in training, drawn by chance where there are more (paper, section 4.1: 200).
+    longest: side of a picture, in pixels, as in the view `fit`; None is 1333 / 800 of the shorter one.
     """
 
     kind: ClassVar[str] = "vilt"
@@ -69,6 +55,7 @@ class ViLTConfig(PictureModelConfig):
     tasks: tuple[JointTask, ...] = ("words", "matching")
     answers: tuple[str, ...] = ()
     max_patches: int | None = None
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,53 +86,9 @@ class ViLTConfig(PictureModelConfig):
 
     def build(self) -> "ViLT":
         """The module, with fresh weights."""
+        if self.longest is not None and self.longest < self.vit.image_size:
+            raise ValueError(f"longest: {self.longest} is below image.image_size, the shorter side")
         return ViLT(self)
-
-
-class WordEmbedding(nn.Module):
-    """BERT's (Devlin et al. 2019, section 3): words and their places, normalised."""
-
-    def __init__(self, config: WordsConfig, width: int, dropout: float) -> None:
-        super().__init__()
-        self.word_embed = nn.Embedding(config.vocab_size, width)
-        self.pos_embed = nn.Parameter(torch.empty(config.context_length, width))
-        self.norm = nn.LayerNorm(width, eps=config.eps)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, text: Tensor, inside: Tensor) -> Tensor:
-        """text: [b t] ids, inside: [b t], where tokens are -> [n d], the texts side by side."""
-        places = torch.arange(text.shape[1], device=text.device).expand_as(text)[inside]
-        x = F.embedding(text[inside], self.word_embed.weight) + F.embedding(places, self.pos_embed)
-        out: Tensor = self.dropout(self.norm(x))
-        return out
-
-
-class WordsHead(nn.Module):
-    """[m d] -> [m vocabulary]: which word stood behind each mask; BERT's, not tied to the embeddings."""
-
-    def __init__(self, width: int, config: WordsConfig) -> None:
-        super().__init__()
-        self.dense = Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=config.eps)
-        self.decoder = Linear(width, config.vocab_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.decoder(self.norm(F.gelu(self.dense(x))))
-        return out
-
-
-class TwoLayers(nn.Module):
-    """[b d] -> [b k], as ViLT answers questions and compares pictures (released code)."""
-
-    def __init__(self, width: int, hidden: int, out: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(width, hidden)
-        self.norm = nn.LayerNorm(hidden)
-        self.fc2 = Linear(hidden, out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.norm(self.fc1(x))))
-        return out
 
 
 class Joint(NamedTuple):
@@ -178,11 +121,12 @@ class ViLT(Drawing, Once):
         self.dropout = Dropout(vit.dropout)
         self.pooler = Linear(d, d)
         build: dict[JointTask, Callable[[], nn.Module]] = {
-            "words": lambda: WordsHead(d, c.text),
+            "words": lambda: WordsHead(d, c.text.eps, c.text.vocab_size),
             "matching": lambda: Linear(d, 2),
             "rank": lambda: Linear(d, 1),
             "answers": lambda: TwoLayers(d, 2 * d, len(c.answers)),
             "pair": lambda: TwoLayers(2 * d, 2 * d, 2),
+            "patches": lambda: PatchesHead(d, c.text.eps),
         }
         self.heads = nn.ModuleDict({task: build[task]() for task in c.tasks})
         self.reset_parameters()
@@ -198,12 +142,17 @@ class ViLT(Drawing, Once):
                     nn.init.zeros_(part.bias)
                 if isinstance(part, nn.LayerNorm):
                     part.reset_parameters()
+                if isinstance(part, PatchesHead):
+                    nn.init.normal_(part.mask_token, std=0.02)
         for table in (self.text.pos_embed, self.type_embed):
             nn.init.normal_(table, std=0.02)
 
-    def forward(self, image: Pictures, text: Tensor) -> Joint:
-        """Every token of the last layer, normalised, for what reads more than one of them."""
-        x, packing, joint = self._embed(image, text)
+    def forward(self, image: Pictures, text: Tensor, hidden: Sequence[Tensor] | None = None) -> Joint:
+        """Every token of the last layer, normalised, for what reads more than one of them.
+
+        hidden: b of [n], on the CPU, which patches of each picture are replaced by the mask token; by default none.
+        """
+        x, packing, joint = self._embed(image, text, hidden=hidden)
         for block in self.image.blocks:
             x = block(x, None, packing)
         return joint._replace(tokens=self.image.norm(x))
@@ -232,9 +181,10 @@ class ViLT(Drawing, Once):
     def match(self, image: Pictures, text: Tensor, which: Tensor | None = None) -> Tensor:
         """pictures and texts, one by one or by `which` -> [b] float32, higher where they match: `rank`, or else the
         matching head's score for a match, which is what the paper ranks by without fine-tuning (section 4.4)."""
-        pooled = self.read(image, text, None, which)
-        scores: Tensor = self._head("rank")(pooled) if "rank" in self.heads else self._head("matching")(pooled)[:, 1:]
-        return scores.squeeze(1).float()
+        pooled = self.read(image, text, None, which).float()  # in bf16 too many scores would tie
+        head = self._head("rank" if "rank" in self.heads else "matching")
+        assert isinstance(head, Linear) and head.bias is not None
+        return F.linear(pooled, head.weight[-1:].float(), head.bias[-1:].float()).squeeze(1).float()
 
     def answer(self, image: Pictures, text: Tensor) -> Tensor:
         """pictures and questions -> [b k] float32, a score for each of `config.answers`, before the sigmoid."""
@@ -260,13 +210,20 @@ class ViLT(Drawing, Once):
         return self.heads[task]
 
     def _embed(
-        self, image: Pictures, text: Tensor, types: Tensor | None = None, which: Tensor | None = None
+        self,
+        image: Pictures,
+        text: Tensor,
+        types: Tensor | None = None,
+        which: Tensor | None = None,
+        hidden: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Packing, Joint]:
         """Tokens before the first block, [n d], how they are packed, and what they are.
 
         The draws of `two_draws` begin here: the first thing done to a token is dropout.
         """
-        patches, grids = self.once(image, "patches", lambda: self._patches(image))
+        patches, grids, positions = self.once(image, "patches", lambda: self._patches(image))
+        if hidden is not None:
+            patches = self._hide(patches, positions, hidden)
         if which is not None:
             places = which.tolist()
             patches, grids = [patches[i] for i in places], [grids[i] for i in places]
@@ -285,28 +242,42 @@ class ViLT(Drawing, Once):
         x = torch.cat([words, self.image.norm_pre(pixels)])
         return x, packing, Joint(x, inside, counts, grids)
 
-    def _patches(self, image: Pictures) -> tuple[list[Tensor], list[tuple[int, int]]]:
-        """Of each picture its tokens with their positions, [n d], and its grid. Those of one size are read at once."""
+    def _hide(self, patches: list[Tensor], positions: list[Tensor], hidden: Sequence[Tensor]) -> list[Tensor]:
+        """What `_patches` gives, with the mask token in place of hidden patches, before positions are added."""
+        extra = int(self.image.cls_token is not None)
+        found, wanted = [len(tokens) - extra for tokens in patches], [len(which) for which in hidden]
+        if found != wanted:
+            raise ValueError(f"hidden: of pictures of {wanted} patches, but these have {found}, by size or max_patches")
+        head = self._head("patches")
+        assert isinstance(head, PatchesHead)
+        x = torch.cat(patches)
+        masked = head.mask_token + torch.cat(positions)[packed(hidden).to(x.device)]
+        x = x.index_copy(0, packed(hidden, extra).to(x.device), masked.to(x.dtype))
+        return list(x.split([len(tokens) for tokens in patches]))
+
+    def _patches(self, image: Pictures) -> tuple[list[Tensor], list[tuple[int, int]], list[Tensor]]:
+        """Of each picture its tokens with their positions, [n d], its grid, and the positions of its patches alone,
+        [n d]. Pictures of one size are read at once."""
         vit, patch, dtype = self.image, self.image.config.patch_size, self.image.pos_embed.dtype
         if isinstance(image, Tensor):
             image = read_pictures(image, self.config, dtype)
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, one in enumerate(image):
             groups[(one.shape[-2], one.shape[-1])].append(i)
-        tokens, grids = [torch.empty(0)] * len(image), [(0, 0)] * len(image)
+        tokens, grids, places = [torch.empty(0)] * len(image), [(0, 0)] * len(image), [torch.empty(0)] * len(image)
         extra = vit.cls_token is not None
         for (height, width), members in groups.items():
             together = image if isinstance(image, Tensor) else torch.stack([image[i] for i in members])
             grid = (height // patch, width // patch)
             pixels = read_pictures(together.to(vit.pos_embed.device), self.config, dtype)
-            found = vit.patch_embed(pixels) + stretch_positions(vit.pos_embed[0, extra:], (vit.grid,) * 2, grid)
-            found = self._sampled(found)
+            positions = stretch_positions(vit.pos_embed[0, extra:], (vit.grid,) * 2, grid)
+            found = self._sampled(vit.patch_embed(pixels) + positions)
             if vit.cls_token is not None:
                 first = vit.cls_token + vit.pos_embed[:, :1]
                 found = torch.cat([first.expand(len(found), 1, -1), found], 1)
             for i, one in zip(members, found.unbind(), strict=True):
-                tokens[i], grids[i] = one, grid
-        return tokens, grids
+                tokens[i], grids[i], places[i] = one, grid, positions
+        return tokens, grids, places
 
     def _sampled(self, patches: Tensor) -> Tensor:
         """[b n d] -> [b at most max_patches d] in training, of each picture others, in the order that they had."""
@@ -315,3 +286,8 @@ class ViLT(Drawing, Once):
             return patches
         kept = torch.rand(b, n, device=patches.device).argsort(1)[:, :most].sort(1).values
         return patches.gather(1, kept[:, :, None].expand(-1, -1, d))
+
+
+def packed(chosen: Sequence[Tensor], extra: int = 0) -> Tensor:
+    """b of [n] bool -> [m]: where the chosen lie when all pieces lie side by side, `extra` tokens before each."""
+    return torch.cat([F.pad(which, (extra, 0)) for which in chosen]).nonzero().squeeze(1)

@@ -35,10 +35,12 @@ class Outcome:
 
 
 class Objective(nn.Module, ABC):
-    """`needs`: batch keys. `across`: whether an example's loss depends on others, so that features are gathered."""
+    """`needs`: batch keys. `across`: whether an example's loss depends on others, so that features are gathered.
+    `others`: how many captions of other examples it wants beside each one's own, where it needs "other"."""
 
     needs: frozenset[str]
     across: bool = False
+    others: int = 1
 
     @abstractmethod
     def embed(self, model: nn.Module, batch: Batch) -> Features:
@@ -127,6 +129,11 @@ class Task(nn.Module):
     def needs(self) -> frozenset[str]:
         """Batch keys that some objective reads."""
         return frozenset().union(*(o.needs for o in self.named.values()))
+
+    @property
+    def others(self) -> int:
+        """How many captions of other examples the batch holds for each, where some objective reads them."""
+        return max(o.others for o in self.named.values())
 
     def forward(self, batch: Batch) -> Outcome:
         return self.score(self.embed(batch))

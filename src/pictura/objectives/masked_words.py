@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pictura.data.randomness import uniforms
 from pictura.distributed.gather import shared_mean
 from pictura.losses.divergence import symmetric_divergence
-from pictura.models.vilt import ViLT, WordsConfig
+from pictura.models.vilt import ViLT
+from pictura.models.vilt_parts import WordsConfig
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
 from pictura.objectives.classification import IGNORED
 from pictura.objectives.matching import check_joint
@@ -76,7 +77,7 @@ class MaskedWords(Objective):
         logits, label = self._asked(model, features, rows)
         losses = F.cross_entropy(logits, label, reduction="none")
         hits = (logits.argmax(1) == label).float()
-        return Outcome(shared_mean(losses), {"hits": hits.mean()})
+        return Outcome(shared_mean(losses), {"hits": shared_mean(hits)})
 
     def divergence(self, model: nn.Module, one: Features, two: Features, rows: slice) -> Tensor:
         first, second = (self._asked(model, draw, rows)[0] for draw in (one, two))

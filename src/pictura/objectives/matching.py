@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pictura.data.randomness import uniforms
+from pictura.distributed.gather import shared_mean
 from pictura.losses.divergence import symmetric_divergence
 from pictura.losses.transport import alignment_distance
 from pictura.models.vilt import Joint, JointTask, ViLT
@@ -76,7 +77,7 @@ class Matching(Objective):
         if self.config.alignment:
             apart = features["distance"][rows]
             loss = loss + self.config.alignment * (apart * (2 * target - 1)).mean()
-            near, far = (apart[target == k].sum() / (target == k).sum().clamp(min=1) for k in (1, 0))
+            near, far = (shared_mean(apart[target == k]) for k in (1, 0))
             metrics["apart"] = far - near
         return Outcome(loss, metrics, {"scores": scores})
 
@@ -85,8 +86,9 @@ class Matching(Objective):
 
 
 def mismatched(batch: Batch) -> tuple[Tensor, Tensor]:
-    """text, other: [b t] ids -> [b t], each example's own or the other, by a coin of its own, and [b], 1 for own."""
-    text, other = batch["text"], batch["other"]
+    """text: [b t] ids, other: [b k t], of which the first serves -> [b t], each example's own or the other, by a coin
+    of its own, and [b], 1 for own."""
+    text, other = batch["text"], batch["other"][:, 0]
     t = max(text.shape[1], other.shape[1])
     own = (uniforms([seed ^ SALT for seed in batch["seed"]], 1)[:, 0] < 0.5).to(text.device)
     text, other = (F.pad(ids, (0, t - ids.shape[1])) for ids in (text, other))

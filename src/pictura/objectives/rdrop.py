@@ -59,7 +59,7 @@ class RDrop(Objective):
         if type(of).divergence is Objective.divergence:
             raise ValueError(f"of: {type(of).__name__} predicts nothing that two draws could agree on")
         self.alpha, self.of = alpha, of
-        self.needs, self.across = of.needs, of.across
+        self.needs, self.across, self.others = of.needs, of.across, of.others
         self.told = False
 
     def attach(self, model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pictura.config import load, to_dict
 from pictura.config.messages import nearest
+from pictura.data.fit import FitConfig
 from pictura.data.text import Tokenizer
 from pictura.data.views import CropConfig
 from pictura.models.base import ModelConfig, TextConfig
@@ -165,13 +166,16 @@ def left_behind(written: Written, config: PictureModelConfig, to: str) -> list[s
 
 
 def _facts(config: PictureModelConfig) -> dict[str, Any]:
-    """What a configuration says of the model and of its pictures, by dotted key; a crop by the pixels it means."""
+    """What a configuration says of the model and of its pictures, by dotted key; a crop and a longest side by the
+    pixels that they mean."""
+    size = config.tower.image_size
     facts = {
         key: value for key, value in _flat(to_dict(config)).items() if key.rpartition(".")[2] not in SHOWN | TRAINING
     }
     if isinstance(config, ViLTConfig):
         facts = {key: value for key, value in facts.items() if key not in TOLD}
-    return facts | {"crop": CropConfig(image_size=config.tower.image_size, crop=config.crop).resized_to}
+        facts["longest"] = FitConfig(image_size=size, longest=config.longest, patch_size=config.vit.patch_size).limit
+    return facts | {"crop": CropConfig(image_size=size, crop=config.crop).resized_to}
 
 
 def _flat(values: Json, path: str = "") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pictura.config import to_dict
 from pictura.config.messages import nearest
 from pictura.data.text import Tokenizer
-from pictura.data.vocabularies import CLIP_TOKENS, CLIPTokenizerConfig, FileTokenizerConfig
+from pictura.data.vocabularies import CLIP_TOKENS, IN_A_FOLDER, CLIPTokenizerConfig, FileTokenizerConfig
 from pictura.models.base import TextConfig
 from pictura.models.pictures import PictureModelConfig
 from pictura.models.vilt import ViLTConfig
@@ -186,11 +186,13 @@ def _tokenizer(folder: Path, config: PictureModelConfig) -> Tokenizer | None:
     if not isinstance(text, TextConfig):
         return None
     length = text.context_length
-    if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+    if any((folder / name).is_file() for name in IN_A_FOLDER):
         tokenizer = FileTokenizerConfig(path=folder, context_length=length).build(lambda: ())
     elif text.vocab_size == CLIP_TOKENS:
         tokenizer = CLIPTokenizerConfig(context_length=length).build(lambda: ())
     else:
-        raise ValueError(f"{folder}: has no tokenizer.json, and its {text.vocab_size:,} tokens are not CLIP's")
+        raise ValueError(
+            f"{folder}: has no tokenizer.json or vocab.txt, and its {text.vocab_size:,} tokens are not CLIP's"
+        )
     check_tokenizer(config, tokenizer, f"{folder}: its tokenizer")
     return tokenizer

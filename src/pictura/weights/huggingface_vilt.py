@@ -145,12 +145,12 @@ def config_of(state: State, json: Json | None) -> ViLTConfig:
 def json_of(config: ViLTConfig) -> dict[str, Any]:
     """config.json of the class that `config` describes. ValueError names what none of theirs can be."""
     image = config.vit
+    check_published(config, WHOSE)
     if len(config.tasks) > 1 or "matching" in config.tasks:
         raise ValueError(
             f"tasks: {', '.join(config.tasks)}: {WHOSE} cannot be that: its classes have one head each, none of them "
             "matching; --to vilt keeps all"
         )
-    check_published(config, WHOSE)
     found: dict[str, Any] = {
         "architectures": [CLASSES[config.tasks[0]] if config.tasks else "ViltModel"],
         "model_type": "vilt",

@@ -1,7 +1,7 @@
 """A known model as the beginning of another: pictures of another size, a new head on its tower, other classes."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from pictura.models.base import ModelConfig
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.pictures import PictureModelConfig
 from pictura.models.vilt import ViLTConfig
+from pictura.models.vilt_parts import WordsConfig
 
 PREPARED = ("resize", "interpolation", "crop")
 
@@ -17,7 +18,8 @@ PREPARED = ("resize", "interpolation", "crop")
 def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -> ModelConfig:
     """The configuration of what begins with the model of `initial`: that model (`wanted` None), or `wanted`.
 
-    Where `wanted` names no tower it gets that of `initial`, and how pictures are prepared for it.
+    Where `wanted` names no tower it gets that of `initial`, and how pictures are prepared for it; a ViLT gets the words
+    of a ViLT too.
     """
     config = wanted or initial
     if isinstance(config, PictureModelConfig) and config.image is None:
@@ -26,10 +28,21 @@ def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -
         keys = ["image", "mean", "std", *(PREPARED if initial.resize in config.resizes else ())]
         config = replace(config, **{key: getattr(initial, key) for key in keys})
         if isinstance(config, ViLTConfig) and isinstance(initial, ViLTConfig):
-            config = replace(config, text=initial.text)
+            longest = initial.longest if config.longest is None else config.longest
+            config = replace(config, text=_words(initial.text, config.text), longest=longest)
     elif wanted is not None:
         return wanted
     return of_size(config, image_size)
+
+
+def _words(initial: WordsConfig, given: WordsConfig) -> WordsConfig:
+    """The words of the `initial` model, with the epsilon that is given. ValueError for another vocabulary or length,
+    which its weights or its tokenizer do not have."""
+    for key in (field.name for field in fields(given)):
+        value, kept = getattr(given, key), getattr(initial, key)
+        if key != "eps" and value not in (kept, getattr(WordsConfig(), key)):
+            raise ValueError(f"model.text.{key}: {value}, but the `initial` model's is {kept}; leave it out")
+    return initial if given.eps == WordsConfig().eps else replace(initial, eps=given.eps)
 
 
 def of_size(config: ModelConfig, image_size: int) -> ModelConfig:

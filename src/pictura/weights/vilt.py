@@ -122,7 +122,9 @@ def words_of(state: State) -> dict[str, Any]:
 
 
 def check_published(config: ViLTConfig, whose: str) -> None:
-    """ValueError where its ViT is not of the form that was published."""
+    """ValueError where its ViT is not of the form that was published, or where it has a head for masked patches."""
+    if "patches" in config.tasks:
+        raise ValueError(f"tasks: {', '.join(config.tasks)}: {whose} has no masked patches; --to pictura keeps all")
     for key, wanted in (("pool", "class"), ("pre_norm", False), ("stem", PatchStemConfig(bias=True))):
         if (value := getattr(config.vit, key)) != wanted:
             shown = to_dict(value) if key == "stem" else value
