@@ -13,9 +13,11 @@ from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
 from pictura.objectives.base import Batch, Features, Objective, Task
 from pictura.objectives.clip import CLIPObjective, CLIPObjectiveConfig
+from pictura.objectives.masked_patches import MaskedPatchesConfig
 from pictura.objectives.masked_words import MaskedWordsConfig
 from pictura.objectives.matching import MatchingConfig
 from pictura.objectives.questions import QuestionsConfig
+from pictura.objectives.ranking import RankingConfig
 from pictura.objectives.rdrop import RDrop
 from pictura.objectives.simclr import SimCLRConfig
 from pictura.objectives.statements import StatementsConfig
@@ -56,7 +58,7 @@ def vilt(*tasks: JointTask) -> ViLT:
 
 def built(name: str) -> Task:
     """rdrop; simclr, with batch norm in its head; slip: CLIP and a SimCLR without a head; and what ViLT is trained for:
-    masked words and matching together, questions, statements."""
+    masked words and matching together, masked patches and ranking, questions, statements."""
     torch.manual_seed(0)
     contrast, objectives = CLIPObjectiveConfig(), dict[str, Objective]()
     if name == "rdrop":
@@ -69,6 +71,10 @@ def built(name: str) -> Task:
     elif name == "words and matching":
         model = vilt("words", "matching")
         objectives = {"words": MaskedWordsConfig(share=0.4).build(), "matching": MatchingConfig(alignment=0.1).build()}
+    elif name == "patches and ranking":
+        model = vilt("patches", "rank")
+        patches = MaskedPatchesConfig(share=0.4).build()
+        objectives = {"patches": patches, "ranking": RankingConfig(negatives=2).build()}
     elif name == "questions":
         model, objectives = vilt("answers"), {"questions": QuestionsConfig().build()}
     else:
@@ -77,7 +83,7 @@ def built(name: str) -> Task:
     return make(model, objectives, dict.fromkeys(objectives, 0.7))
 
 
-JOINT = ("words and matching", "questions", "statements")
+JOINT = ("words and matching", "patches and ranking", "questions", "statements")
 TASKS = ("rdrop", "simclr", "slip", *JOINT)
 CASES = [(name, mode, cached) for name in TASKS for mode in ("ddp", "fsdp") for cached in (False, name != "simclr")]
 CASES = sorted(set(CASES))
@@ -98,7 +104,7 @@ def batch(rows: slice = slice(None)) -> dict[str, Any]:
         "left": pictures(generator, [(16, 8 * (1 + i % 3)) for i in range(BATCH)]),
         "right": pictures(generator, [(8 * (1 + i % 2), 24) for i in range(BATCH)]),
         "words": torch.arange(8) * ((text != START) & (text != END) & (text > 0)),
-        "other": other[:, None, : int(other.ne(0).sum(1).max())],
+        "other": torch.stack([other, question.flip(0)], 1),
         "question": question,
         "statement": question.flip(0),
         "answers": said,

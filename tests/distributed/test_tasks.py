@@ -8,14 +8,6 @@ import torch
 from pictura.objectives.classification import IGNORED
 from tests.distributed import tasks
 
-# Means over hidden words, or over pairs of one kind, of which a process may have more than the other: what is shown of
-# them is the mean of both processes' own.
-OWN = ("words/hits", "matching/apart")
-
-
-def of_all(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name not in OWN}
-
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Any]:
@@ -37,7 +29,7 @@ def test_two_processes_are_one(
     for result in results:
         case = result["tasks"][name, mode, cached]
         assert case["metrics"].keys() == expected["metrics"].keys()
-        assert of_all(case["metrics"]) == pytest.approx(of_all(expected["metrics"]), rel=1e-5, abs=1e-6)
+        assert case["metrics"] == pytest.approx(expected["metrics"], rel=1e-5, abs=1e-6)
         assert case["gradients"].keys() == expected["gradients"].keys()
         for key, value in expected["gradients"].items():
             torch.testing.assert_close(
@@ -49,7 +41,8 @@ def test_there_is_something_to_see(alone: dict[str, Any]) -> None:
     assert alone["rdrop"]["metrics"]["rdrop/kl"] > 0.01
     for name, case in alone.items():
         least = 1e-3 if name in tasks.JOINT else 0.0
-        assert all(gradient.abs().max() > least for gradient in case["gradients"].values())
+        bias = "model.heads.rank.bias"  # which a softmax over texts does not see
+        assert all(gradient.abs().max() > least for n, gradient in case["gradients"].items() if n != bias)
 
 
 def test_processes_have_different_numbers_of_hidden_words() -> None:

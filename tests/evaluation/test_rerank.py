@@ -1,14 +1,18 @@
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from pictura.data.decode import decode
 from pictura.data.scenes import ScenesConfig
 from pictura.data.text import Tokenizer
 from pictura.data.wordpiece import WordPieceTokenizerConfig
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.ranks import distinct_texts
+from pictura.evaluation.ready import Pictura
 from pictura.evaluation.rerank import PAIRS_AT_ONCE, pair_scores
 from pictura.evaluation.retrieval import Retrieval, RetrievalConfig
 from pictura.models.vilt import ViLT, ViLTConfig
@@ -43,16 +47,10 @@ def dense(embedder: Embedder, source: Made, texts: list[str], indices: list[int]
     assert isinstance(model, ViLT) and embedder.tokenizer is not None
     rows = []
     for i in indices:
-        image = embedder.view(_picture(source, i), None).unsqueeze(0)  # type: ignore[arg-type]
+        image = embedder.view(decode(source[i]["image"]), None).unsqueeze(0)  # type: ignore[arg-type]
         with torch.inference_mode():
             rows.append(torch.cat([model.match(image, embedder.tokenizer([text])) for text in texts]))
     return torch.stack(rows)
-
-
-def _picture(source: Made, index: int) -> Any:
-    from pictura.data.decode import decode
-
-    return decode(source[index]["image"])
 
 
 def test_scores_of_pairs_are_those_of_each_alone(words: Tokenizer) -> None:
@@ -121,3 +119,18 @@ def test_models_that_cannot(embedder: Embedder, words: Tokenizer) -> None:
         Retrieval(source, "", (matcher(words).model, words)).check(matcher(words).model)
     with pytest.raises(ValueError, match="top: 0 is below 1; try 16"):
         RetrievalConfig(data=ScenesConfig(), top=0)
+
+
+def test_matching_from_python(words: Tokenizer, tmp_path: Path) -> None:
+    embedder = matcher(words)
+    ready, texts = Pictura(embedder.model, words, torch.device("cpu")), ["a red dog", "a cat"]
+    pictures = [Made(3, captions=CAPTIONS)[i]["image"] for i in range(3)]
+    found = ready.match(pictures, texts)
+    expected = dense(embedder, Made(3, captions=CAPTIONS), texts, [0, 1, 2])
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert ready.match([], texts).shape == (0, 2) and ready.match(pictures, []).shape == (3, 0)
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"torn\.png: "):
+        ready.match([*pictures, tmp_path / "torn.png"], texts)
+    with pytest.raises(ValueError, match="has no head for rank or matching"):
+        Pictura(matcher(words, tasks=("words",)).model, words, torch.device("cpu")).match(pictures, texts)

@@ -16,7 +16,11 @@ from pictura.models.vilt import ViLT
 
 SMALL: dict[str, Any] = {"image_size": 64, "patch_size": 16, "width": 24, "depth": 2, "heads": 3, "embed_dim": 10}
 SMALL |= {"layers": (1, 1, 1, 1), "tokens": 16, "channels": 48, "vocab_size": 600, "context_length": 12, "classes": 5}
-SMALL |= {"end_token": 599, "answers": tuple("abcde"), "tasks": ("words", "matching", "rank", "answers", "pair")}
+SMALL |= {
+    "end_token": 599,
+    "answers": tuple("abcde"),
+    "tasks": ("words", "matching", "rank", "answers", "pair", "patches"),
+}
 SMALL |= {"pre_logits": 7, "logit_bias": -3.0, "projection_bias": True}  # what is optional is there
 
 NOISE = torch.Generator().manual_seed(1)

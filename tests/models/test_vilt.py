@@ -1,5 +1,5 @@
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from pictura.config import load, sized
 from pictura.layers.draws import two_draws
 from pictura.layers.once import reading_once
 from pictura.models.base import ModelConfig
-from pictura.models.vilt import ViLT, ViLTConfig
+from pictura.models.vilt import JointTask, ViLT, ViLTConfig
 from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
 from pictura.weights.folder import empty
@@ -197,4 +197,4 @@ def test_a_match_is_scored_by_the_matching_head_where_there_is_no_rank() -> None
 
 
 def test_the_small_one_of_the_registry_is_built_with_all_heads() -> None:
-    assert set(built(BY_KIND["vilt"]).heads) == {"words", "matching", "rank", "answers", "pair"}
+    assert set(built(BY_KIND["vilt"]).heads) == set(get_args(JointTask))

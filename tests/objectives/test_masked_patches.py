@@ -14,8 +14,6 @@ from pictura.models.vilt import ViLT, ViLTConfig
 from pictura.models.vit import ViTConfig
 from pictura.objectives.base import Objective, ObjectiveConfig, Task
 from pictura.objectives.masked_patches import MaskedPatchesConfig, colours, hide, measured
-from pictura.training.gradient_cache import cached_backward
-from pictura.training.precision import Masters
 from pictura.weights.initial import inherited
 from tests.objectives.test_masked_words import batch, model_of
 
@@ -152,25 +150,6 @@ def test_hits_and_error_by_hand() -> None:
     found = measured(logits, torch.tensor([[100, 50, 30]]))
     assert found["hits"].tolist() == pytest.approx([2 / 3])
     assert found["error"].tolist() == pytest.approx([(0 + 5 + 21) / 3], abs=1e-2)
-
-
-@pytest.mark.parametrize("most", [1, 4])
-def test_in_parts_it_has_the_gradients_of_the_whole_batch(most: int) -> None:
-    """Parts whose largest pictures differ."""
-    found, losses = list[dict[str, Tensor]](), list[Tensor]()
-    for parts in (None, most):
-        task = Task(predicting(), {"p": objective()}, {"p": 1.0})
-        if parts is None:
-            outcome = task(batch())
-            outcome.loss.backward()
-        else:
-            outcome = cached_backward(task, batch(), parts, Masters(task))
-        losses.append(outcome.loss.detach())
-        found.append({n: p.grad for n, p in task.named_parameters() if p.grad is not None})
-    torch.testing.assert_close(losses[1], losses[0])
-    assert found[0].keys() == found[1].keys() and "model.heads.patches.mask_token" in found[0]
-    for n, grad in found[0].items():
-        torch.testing.assert_close(found[1][n], grad, rtol=1e-4, atol=1e-6, msg=lambda text, n=n: f"{n}: {text}")
 
 
 def test_r_drop_compares_what_two_draws_say_of_the_hidden_patches() -> None:

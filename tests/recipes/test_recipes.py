@@ -56,6 +56,7 @@ def toy(name: str) -> Recipe:
         model=shrunk(whole(recipe)),
         data=replace(data, count=1000),
         tokenizer=tokenizer,
+        optimizer=replace(recipe.optimizer, lr=max(recipe.optimizer.lr, 1e-3)),  # its weights are fresh here
         loader=replace(recipe.loader, batch_size=32, workers=0),
         schedule=replace(recipe.schedule, warmup=5),
         training=training,

@@ -88,7 +88,7 @@ class MaskedPatches(Objective):
 
     def score(self, model: nn.Module, features: Features, rows: slice) -> Outcome:
         loss, hits, error = (every_patch(features, name, rows) for name in ("loss", "hits", "error"))
-        return Outcome(shared_mean(loss), {"hits": hits.mean(), "error": error.mean()})
+        return Outcome(shared_mean(loss), {"hits": shared_mean(hits), "error": shared_mean(error)})
 
     def divergence(self, model: nn.Module, one: Features, two: Features, rows: slice) -> Tensor:
         return shared_mean(every_patch(one, "apart", rows))
