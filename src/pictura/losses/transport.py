@@ -32,10 +32,12 @@ def transport_plan(cost: Tensor, is_word: Tensor, is_patch: Tensor, *, beta: flo
     word, patch = is_word.float(), is_patch.float()
     n, m = word.sum(1, keepdim=True).clamp(min=1), patch.sum(1, keepdim=True).clamp(min=1)
     kernel = (-cost / beta).exp() * word[:, :, None] * patch[:, None, :]
-    plan, scale = torch.ones_like(kernel), word / n
-    for _ in range(steps):
-        plan = kernel * plan
-        by_patch = patch / (m * (scale[:, None] @ plan)[:, 0]).clamp(min=TINY)
-        scale = word / (n * (plan @ by_patch[:, :, None])[:, :, 0]).clamp(min=TINY)
-        plan = scale[:, :, None] * plan * by_patch[:, None, :]
+    word, patch = (word / n)[:, :, None], (patch / m)[:, None]
+    plan, scale = torch.ones_like(kernel), word
+    for _ in range(steps):  # in place: on a CPU new memory costs more than the sums
+        plan.mul_(kernel).mul_(scale)
+        plan.mul_(patch / plan.sum(1, keepdim=True).clamp(min=TINY))
+        change = word / plan.sum(2, keepdim=True).clamp(min=TINY)
+        plan.mul_(change)
+        scale = scale * change
     return plan

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from pictura.data.randomness import uniforms
 from pictura.distributed.gather import shared_mean
+from pictura.layers.packing import Packing
 from pictura.layers.patches import PatchEmbed, patchify
 from pictura.losses.divergence import symmetric_divergence
 from pictura.models.pictures import PictureModelConfig, read_pictures
 from pictura.models.vilt import Pictures, ViLT, packed
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
-from pictura.objectives.matching import check_joint, grid
+from pictura.objectives.matching import check_joint
 
 SALT = 0x2545F4914F6CDD1D  # its random numbers are not those of words and texts of the same example
 MASKED = 0.8  # below it a hidden patch is masked, else it stays
@@ -141,8 +142,8 @@ def measured(logits: Tensor, right: Tensor) -> Features:
 
 def per_picture(values: Tensor, counts: Sequence[int]) -> Tensor:
     """[m] of all patches -> [b], the mean over each picture's."""
-    pieces = torch.tensor(counts)
-    return grid(values[:, None], pieces).flatten(1).sum(1) / pieces.to(values.device)
+    pieces = torch.tensor(counts, device=values.device)
+    return Packing(pieces).unpack(values[:, None]).flatten(1).sum(1) / pieces
 
 
 def every_patch(features: Features, name: str, rows: slice) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pictura.data.randomness import uniforms
 from pictura.distributed.gather import shared_mean
+from pictura.layers.packing import Packing
 from pictura.losses.divergence import symmetric_divergence
 from pictura.losses.transport import alignment_distance
 from pictura.models.vilt import Joint, JointTask, ViLT
@@ -98,15 +99,10 @@ def mismatched(batch: Batch) -> tuple[Tensor, Tensor]:
 def distance(joint: Joint, model: ViLT) -> Tensor:
     """[b]: between a text's tokens, but for its first and last, and its picture's patches (released code)."""
     lengths = joint.inside.sum(1)
-    words = grid(joint.words, lengths)
-    patches = grid(joint.tokens[len(joint.words) :], joint.counts)
+    words = Packing(lengths).unpack(joint.words)
+    patches = Packing(joint.counts).unpack(joint.tokens[len(joint.words) :])
     place = torch.arange(words.shape[1], device=lengths.device)
     is_word = (place > 0) & (place < lengths[:, None] - 1)
     place = torch.arange(patches.shape[1], device=lengths.device)
     is_patch = (place < joint.counts[:, None]) & (place >= int(model.image.cls_token is not None))
     return alignment_distance(words, patches, is_word, is_patch)
-
-
-def grid(packed: Tensor, lengths: Tensor) -> Tensor:
-    """[n d], b pieces of these lengths -> [b t d], zeros after each."""
-    return nn.utils.rnn.pad_sequence(packed.split(lengths.tolist()), batch_first=True)
