@@ -57,7 +57,7 @@ def without(part: str) -> list[str]:
     return [f"data={{{scenes}}}", f"evaluation.questions.data={{{scenes}, split: fresh, count: 2000, seed: 1}}"]
 
 
-DROPOUT = "model.image.dropout=0.1"
+DROPOUT = "model.dropout=0.1"
 TUNED: dict[str, list[str]] = {  # arm -> what it changes in the recipe `questions`, after words, matching, alignment
     "dropout": [DROPOUT],
     "R-Drop": [DROPOUT, "objectives.questions={kind: rdrop, alpha: 1.0, of: {kind: questions}}"],

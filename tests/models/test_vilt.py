@@ -196,5 +196,16 @@ def test_a_match_is_scored_by_the_matching_head_where_there_is_no_rank() -> None
     torch.testing.assert_close(model.match(images, TEXT), model.heads["matching"](model.read(images, TEXT))[:, 1])
 
 
+def test_dropout_reaches_a_tower_that_comes_later() -> None:
+    waiting = ViLTConfig(dropout=0.2)
+    assert waiting.image is None and waiting.dropout == 0.2
+    config = replace(waiting, image=small().image)
+    assert config.vit.dropout == 0.2 and config.dropout is None
+    assert replace(config, image=small().image).vit.dropout == 0.0, "it has been given"
+    assert small(dropout=0.1).vit.dropout == 0.1
+    with pytest.raises(ValueError, match="dropout"):
+        small(dropout=1.5)
+
+
 def test_the_small_one_of_the_registry_is_built_with_all_heads() -> None:
     assert set(built(BY_KIND["vilt"]).heads) == set(get_args(JointTask))

@@ -9,7 +9,7 @@ the code (Hugging Face: 1e-12), 1e-12 in the embedding of words as in BERT.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
@@ -41,6 +41,7 @@ class ViLTConfig(PictureModelConfig):
     answers: their words; a recipe that leaves them out takes those of its data.
     max_patches: of a picture in training, drawn by chance where there are more (paper, section 4.1: 200).
     longest: side of a picture, in pixels, as in the view `fit`; None is 1333 / 800 of the shorter one.
+    dropout: becomes that of `image`, also where this comes from an `initial` model (released code: 0.1).
     """
 
     kind: ClassVar[str] = "vilt"
@@ -56,9 +57,13 @@ class ViLTConfig(PictureModelConfig):
     answers: tuple[str, ...] = ()
     max_patches: int | None = None
     longest: int | None = None
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.dropout is not None and isinstance(self.image, ViTConfig):
+            object.__setattr__(self, "image", replace(self.image, dropout=self.dropout))
+            object.__setattr__(self, "dropout", None)
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks: {', '.join(self.tasks)}: each only once")
         object.__setattr__(self, "tasks", tuple(task for task in get_args(JointTask) if task in self.tasks))
