@@ -113,6 +113,8 @@ def test_every_block_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert np.load("pictures.npy").shape == (8, 16)
     assert json.loads(Path("runs/mine/results.json").read_text())["step"] == 6, "resumed, and trained longer"
     assert "accuracy/top1" in json.loads(Path("runs/kinds/results.json").read_text())
+    assert "retrieval/text_to_image/R@1" in json.loads(Path("runs/joint/results.json").read_text())
+    assert Path("found.png").is_file()
     assert json.loads(Path("kinds-timm/config.json").read_text())["label_names"] == ["child", "dog"]
 
 
