@@ -111,7 +111,7 @@ def train(run: Run, folder: Path, tower: Path) -> Run:
     def trained(recipe: str, name: str, initial: Path, *changes: str) -> tuple[Path, float]:
         """The model, and how long it took; kept where it is there already."""
         into = folder / f"{name} {run['seed']}"
-        if not (into / "results.json").exists():
+        if not (into / "seconds").exists():  # written last
             shutil.rmtree(into, ignore_errors=True)
             words = [f"seed={run['seed']}", f"initial={initial}", "training.save_every=1000000", *changes]
             began = time.perf_counter()

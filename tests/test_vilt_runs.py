@@ -143,7 +143,7 @@ def test_a_question_asked_twice_is_answered_once(
 
 @pytest.mark.parametrize(
     ("question", "complaint"),
-    [("  ", "question: it is empty"), ("red " * 60, r"question: \d+ tokens, and this model reads 40; ask with fewer")],
+    [("  ", "question: it is empty"), ("red " * 60, r"question: \d+ tokens, and this model reads 40; use fewer")],
 )
 def test_questions_that_cannot_be_asked(
     question: str, complaint: str, answering: Path, picture: Path, capsys: pytest.CaptureFixture[str]

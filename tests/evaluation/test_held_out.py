@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +12,15 @@ from pictura.data.wordpiece import WordPieceTokenizerConfig
 from pictura.evaluation.base import EvaluatorConfig
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.held_out import HeldOut
+from pictura.models.classifier import ClassifierConfig
 from pictura.models.vilt import ViLTConfig
 from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
 from pictura.objectives.base import Task
+from pictura.objectives.classification import ClassificationConfig
 from pictura.objectives.masked_words import MaskedWordsConfig
 from pictura.objectives.simclr import SimCLRConfig
+from tests.evaluation.conftest import Made
 from tests.models.small import BY_KIND, built
 
 SCENES = {"kind": "scenes", "count": 10, "image_size": 32, "objects": [1, 2]}
@@ -70,3 +75,24 @@ def test_what_cannot_be_measured(vilt: Embedder) -> None:
     simclr = HeldOut(ScenesConfig(count=10).build(), SimCLRConfig().build(), "s")
     with pytest.raises(ValueError, match="has a head of its own, which a model does not keep"):
         simclr.check(classifier)
+    with pytest.raises(ValueError, match="a loss by itself has no weight"):
+        evaluator({"kind": "masked_words", "weight": 0.5})
+
+
+def test_classes_in_another_order_are_refused() -> None:
+    """Their labels would be taken for others'."""
+    made = Made(4, labels=[0, 1, 0, 1], names=("dog", "cat"))
+    config = ClassifierConfig(image=ViTConfig(image_size=32, patch_size=16, width=24, depth=1, heads=3), classes=2)
+    for names, fits in ((("dog", "cat"), True), (("cat", "dog"), False)):
+        measure = HeldOut(made, ClassificationConfig().build(), "c")
+        with (
+            nullcontext() if fits else pytest.raises(ValueError, match="the model's classes are not those of the data")
+        ):
+            measure.check(replace(config, class_names=names).build())
+
+
+def test_what_cannot_be_read_is_told(vilt: Embedder) -> None:
+    embedder = Embedder(vilt.model, vilt.tokenizer, batch_size=4)
+    made = Made(8, captions=[[f"a red star {i}"] for i in range(8)], broken=(3,))
+    dict(HeldOut(made, MaskedWordsConfig().build(), "w").run(embedder))
+    assert [key for key, _ in embedder.bad.rows()] == ["made/3"]

@@ -77,7 +77,7 @@ def test_the_sheet_has_a_tile_for_each_word(words: int, across: int, down: int, 
     picture = photo(size)
     shares = np.ones((2, 3), np.float32)
     sheet = drawn(picture, [("word", shares)] * words)
-    width, height = (round(side * min(1, TILE / max(size))) for side in size)
+    width, height = (round(side * TILE / max(size)) for side in size)
     assert sheet.mode == "RGB" and sheet.size == (max(width, 64) * across, (height + CAPTION) * down)
     assert picture.size == size, "what is given stays as it is"
 
@@ -87,10 +87,10 @@ def test_a_tile_is_bright_where_the_word_is() -> None:
     picture = Image.new("RGB", (120, 80), (200, 100, 40))
     left, right = np.array([[1, 0]], np.float32), np.array([[0, 1]], np.float32)
     pixels = np.asarray(drawn(picture, [("star", left), ("ring", right)]))
-    assert pixels.shape == (80 + CAPTION, 240, 3)
-    for tile, bright, dark in ((pixels[:, :120], 2, 117), (pixels[:, 120:], 117, 2)):
+    assert pixels.shape == (149 + CAPTION, 448, 3)
+    for tile, bright, dark in ((pixels[:, :224], 2, 221), (pixels[:, 224:], 221, 2)):
         assert tile[40, bright].tolist() == [200, 100, 40] and tile[40, dark].tolist() == [50, 25, 10]
-        assert (tile[80:] < 128).any() and (tile[80:, 60:] == 255).all(), "a short word below, on white"
+        assert (tile[149:] < 128).any() and (tile[149:, 60:] == 255).all(), "a short word below, on white"
 
 
 def test_a_grey_picture_is_drawn_in_colours() -> None:

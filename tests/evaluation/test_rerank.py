@@ -11,13 +11,14 @@ from pictura.data.scenes import ScenesConfig
 from pictura.data.text import Tokenizer
 from pictura.data.wordpiece import WordPieceTokenizerConfig
 from pictura.evaluation.embed import Embedder
-from pictura.evaluation.ranks import distinct_texts
 from pictura.evaluation.ready import Pictura
+from pictura.evaluation.recall import distinct_texts
 from pictura.evaluation.rerank import PAIRS_AT_ONCE, pair_scores
 from pictura.evaluation.retrieval import Retrieval, RetrievalConfig
 from pictura.models.vilt import ViLT, ViLTConfig
 from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
+from pictura.weights.folder import save_folder
 from tests.evaluation.conftest import Made
 from tests.evaluation.test_retrieval import naive_ranks
 
@@ -31,7 +32,7 @@ def words() -> Tokenizer:
 
 def matcher(words: Tokenizer, seed: int = 0, **changes: Any) -> Embedder:
     torch.manual_seed(seed)
-    text = WordsConfig(vocab_size=words.vocab_size, context_length=48, end_token=words.end, mask_token=words.mask)
+    text = WordsConfig(vocab_size=words.vocab_size, context_length=40, end_token=words.end, mask_token=words.mask)
     image = ViTConfig(image_size=32, patch_size=16, width=24, depth=2, heads=3)
     config = ViLTConfig(image=image, text=text, **{"tasks": ("matching",), **changes})
     model = config.build().eval()
@@ -54,20 +55,32 @@ def dense(embedder: Embedder, source: Made, texts: list[str], indices: list[int]
 
 
 def test_scores_of_pairs_are_those_of_each_alone(words: Tokenizer) -> None:
-    source, embedder = Made(5, captions=[*CAPTIONS, ["a dog sleeps"]], broken=(2,)), matcher(words)
-    texts, good = [text for some in CAPTIONS for text in some], [0, 1, 3, 4]
-    pairs = torch.tensor([(i, t) for i in range(4) for t in range(len(texts)) if (i + t) % 3]).T
-    found = pair_scores(embedder, source, texts, pairs)
-    torch.testing.assert_close(found, dense(embedder, source, texts, good)[pairs[0], pairs[1]], rtol=1e-4, atol=1e-5)
+    """By the pictures that were readable at first: one of them is not any more, and others never mattered."""
+    source, embedder = Made(6, captions=[*CAPTIONS, ["a dog sleeps"], ["a"]], broken=(2,)), matcher(words)
+    texts = [text for some in CAPTIONS for text in some]
+    wanted = [torch.tensor([0, 3]), torch.tensor([1, 4, 2]), torch.tensor([0]), torch.tensor([], dtype=torch.long)]
+    found = pair_scores(embedder, source, {0: 0, 3: 1, 2: 2, 4: 3}, texts, wanted)
+    right = dense(embedder, source, texts, [0, 3])
+    torch.testing.assert_close(found[0], right[0, wanted[0]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1], right[1, wanted[1]], rtol=1e-4, atol=1e-5)
+    assert found[2].isnan().all() and len(found[3]) == 0
+
+
+def test_a_text_is_read_to_its_end_though_a_token_has_number_zero(words: Tokenizer) -> None:
+    source, embedder = Made(1, captions=[["a"]]), matcher(words)
+    texts, every = ["a red [PAD] dog", "an old tree near the house a dog a cat"], [torch.arange(2)]
+    assert (words(texts[:1])[0] == 0).any()
+    alone = pair_scores(embedder, source, {0: 0}, texts[:1], [torch.arange(1)])
+    torch.testing.assert_close(alone[0][0], pair_scores(embedder, source, {0: 0}, texts, every)[0][0])
 
 
 def test_more_pairs_than_go_at_once(words: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, embedder = Made(4, captions=CAPTIONS), matcher(words)
-    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4)).T
-    whole = pair_scores(embedder, source, ["a", "a dog", "a cat", "house"], pairs)
+    source, embedder, texts = Made(4, captions=CAPTIONS), matcher(words), ["a", "a dog", "a cat", "house"]
+    given = ({i: i for i in range(4)}, texts, [torch.arange(4)] * 4)
+    whole = pair_scores(embedder, source, *given)
     assert PAIRS_AT_ONCE > 16
     monkeypatch.setattr("pictura.evaluation.rerank.PAIRS_AT_ONCE", 3)
-    torch.testing.assert_close(pair_scores(embedder, source, ["a", "a dog", "a cat", "house"], pairs), whole)
+    torch.testing.assert_close(pair_scores(embedder, source, *given), whole)
 
 
 def test_a_joint_model_scores_every_pair(words: Tokenizer) -> None:
@@ -109,14 +122,15 @@ def test_a_shortlist_of_everything_is_no_shortlist(embedder: Embedder, words: To
     assert dict(Retrieval(source, "", (embedder.model, embedder.tokenizer), 99).run(second)) == alone
 
 
-def test_models_that_cannot(embedder: Embedder, words: Tokenizer) -> None:
+def test_models_that_cannot(embedder: Embedder, words: Tokenizer, tmp_path: Path) -> None:
     source = Made(4, captions=CAPTIONS)
     with pytest.raises(ValueError, match="has no head for rank or matching; train a vilt"):
         Retrieval(source).check(matcher(words, tasks=("words",)).model)
     with pytest.raises(ValueError, match="has no head for rank or matching"):
         Retrieval(source, "", (embedder.model, embedder.tokenizer)).check(embedder.model)
-    with pytest.raises(ValueError, match="reads no texts alone"):
-        Retrieval(source, "", (matcher(words).model, words)).check(matcher(words).model)
+    save_folder(tmp_path / "vilt", matcher(words).model, words)
+    with pytest.raises(ValueError, match=r"first: .*vilt \(vilt\) has no vectors of texts; name a CLIP"):
+        RetrievalConfig(data=ScenesConfig(), first=str(tmp_path / "vilt")).build()
     with pytest.raises(ValueError, match="top: 0 is below 1; try 16"):
         RetrievalConfig(data=ScenesConfig(), top=0)
 
@@ -129,6 +143,12 @@ def test_matching_from_python(words: Tokenizer, tmp_path: Path) -> None:
     expected = dense(embedder, Made(3, captions=CAPTIONS), texts, [0, 1, 2])
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
     assert ready.match([], texts).shape == (0, 2) and ready.match(pictures, []).shape == (3, 0)
+    np.testing.assert_array_equal(
+        ready.match(np.stack(pictures), texts[0])[:, 0], ready.match(pictures, texts[:1])[:, 0]
+    )
+    for text, complaint in (("", "text: it is empty"), ("red " * 60, "text: .* tokens, and this model reads 40")):
+        with pytest.raises(ValueError, match=complaint):
+            ready.match(pictures, [text])
     (tmp_path / "torn.png").write_bytes(b"\x89PNG")
     with pytest.raises(ValueError, match=r"torn\.png: "):
         ready.match([*pictures, tmp_path / "torn.png"], texts)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pictura.evaluation.base import TIE
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Gallery
-from pictura.evaluation.ranks import distinct_texts, nearest, ranks_both_ways
+from pictura.evaluation.recall import distinct_texts, nearest, ranks_both_ways
 from pictura.evaluation.report import write_report
 from pictura.evaluation.retrieval import Retrieval
 from tests.evaluation.conftest import Largest, Made

@@ -47,7 +47,7 @@ class Evaluator(ABC):
 def check_reads_texts(model: Any) -> None:
     """ValueError for a model that has nothing to do with words."""
     if not hasattr(model, "encode_text"):
-        others = "questions or statements" if hasattr(model, "heads") else "accuracy, probe or knn"
+        others = "questions, statements or retrieval" if hasattr(model, "heads") else "accuracy, probe or knn"
         raise ValueError(f"this model ({model.config.kind}) reads no texts alone; measure it by {others}")
 
 

@@ -59,6 +59,13 @@ class Pictures(Source):
         return Example(key=f"picture {index}", image=picture)
 
 
+class NoneBad(BadSamples):
+    """For somebody's own list of pictures, where none may be left out."""
+
+    def add(self, key: str, reason: str, *, of_all: bool = False) -> None:
+        raise ValueError(f"{key}: {reason}")
+
+
 class Asked(Pictures):
     """Pictures with a question each."""
 
@@ -186,16 +193,12 @@ class Embedder:
         return torch.cat(rows) if rows else torch.empty(0, len(self.model.config.answers))
 
     def strictly(self, read: Callable[[], Read]) -> Read:
-        """What `read` gives; a picture that is bad is a ValueError."""
-        bad, self.bad = self.bad, BadSamples()
+        """What `read` gives; the first picture that is bad is a ValueError."""
+        bad, self.bad = self.bad, NoneBad()
         try:
-            found = read()
-            if len(self.bad):
-                key, reason = self.bad.rows()[0]
-                raise ValueError(f"{key}: {reason}")
+            return read()
         finally:
             self.bad = bad
-        return found
 
     def images(self, pictures: Source | Sequence[Picture] | Path | str, of: What = "features") -> Tensor:
         """n pictures -> [n e]. Of a source, bad ones are left out; of a list, a bad one is a ValueError naming it."""

@@ -23,12 +23,16 @@ from pictura.objectives.base import Objective, ObjectiveConfig, Task
 class HeldOutConfig(EvaluatorConfig):
     """`objective` is measured on `data`, which must give what it needs. What it draws by chance (which words it hides,
     which captions it exchanges) is the same each time. An objective that compares the examples of a batch sees them in
-    equal batches of at most 256."""
+    equal batches of at most 256; a few examples may be left over. One that cannot be read is replaced by another."""
 
     kind: ClassVar[str] = "held_out"
 
     objective: ObjectiveConfig
     data: SourceConfig
+
+    def __post_init__(self) -> None:
+        if self.objective.weight != 1 or self.objective.schedule:
+            raise ValueError("objective.weight: a loss by itself has no weight and no schedule; leave both out")
 
     def build(self) -> "HeldOut":
         """The evaluator, its data opened."""
@@ -48,6 +52,9 @@ class HeldOut(Evaluator):
 
     def check(self, model: Any) -> None:
         self.objective.attach(model)
+        names = getattr(model.config, "class_names", ()), self.source.class_names
+        if "label" in self.objective.needs and all(names) and names[0] != names[1]:
+            raise ValueError(f"{self.title}: the model's classes are not those of the data, or in another order")
         if any(True for _ in self.objective.parameters()):
             raise ValueError(
                 f"{self.title}: this objective has a head of its own, which a model does not keep; measure features"
@@ -56,7 +63,8 @@ class HeldOut(Evaluator):
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         self.check(embedder.model)
         task = Task(embedder.model, {"o": self.objective}, {"o": 1.0})
-        count = max(1, -(-len(self.source) // embedder.batch_size))
+        together = 1 + task.others if "other" in task.needs else 1  # texts beside each picture
+        count = max(1, -(-len(self.source) * together // embedder.batch_size))
         loader = LoaderConfig(batch_size=max(1, len(self.source) // count), workers=embedder.workers, max_bad=1.0)
         batches = Batches(
             self.source, embedder.view, embedder.tokenizer, loader, seed=0, needs=task.needs, others=task.others
@@ -70,6 +78,8 @@ class HeldOut(Evaluator):
                     if name.startswith("o/"):
                         sums[name[2:]] += float(value)
                 embedder.tell("batches", done, count)
+        for key, reason in batches.bad.rows():
+            embedder.bad.add(key, reason)
         self.found = {name: value / count for name, value in sums.items()}
         yield from ((f"{self.title}/{name}", value) for name, value in self.found.items())
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from pictura.data.text import Tokenizer
@@ -41,8 +41,7 @@ def word_maps(model: Any, tokenizer: Tokenizer, image: Tensor, text: str) -> lis
 
 def drawn(picture: Image.Image, maps: list[tuple[str, npt.NDArray[np.float32]]]) -> Image.Image:
     """The picture once for each word, bright where the word is found, the word below."""
-    picture = picture.convert("RGB")
-    picture.thumbnail((TILE, TILE))
+    picture = ImageOps.contain(picture.convert("RGB"), (TILE, TILE))
     width, height = max(picture.width, 64), picture.height + CAPTION
     lines = -(-len(maps) // ACROSS)
     sheet = Image.new("RGB", (width * min(ACROSS, len(maps)), height * lines), "white")

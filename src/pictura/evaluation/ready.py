@@ -88,7 +88,7 @@ class Pictura:
         check_task(self.model, "answers")
         assert self.tokenizer is not None
         for question in questions:
-            check_question(question, self.tokenizer)
+            check_readable(question, self.tokenizer, "question")
         scores = self.embedder.answers(Asked(images, questions))
         return [dict(zip(self.embedder.model.config.answers, row, strict=True)) for row in scores.sigmoid().tolist()]
 
@@ -100,18 +100,22 @@ class Pictura:
         `np.argsort(-model.match(found, [text])[:, 0])`. ValueError for a bad picture, or a model that cannot.
         """
         check_matches(self.model)
-        if not images or not texts:
+        assert self.tokenizer is not None
+        texts = [texts] if isinstance(texts, str) else texts
+        for text in texts:
+            check_readable(text, self.tokenizer, "text")
+        if not len(images) or not len(texts):
             return np.zeros((len(images), len(texts)), np.float32)
-        pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(texts))).T
-        scores = self.embedder.strictly(lambda: pair_scores(self.embedder, Pictures(images), texts, pairs))
-        matrix: npt.NDArray[np.float32] = scores.view(len(images), len(texts)).numpy()
+        places, every = {i: i for i in range(len(images))}, [torch.arange(len(texts))] * len(images)
+        scores = self.embedder.strictly(lambda: pair_scores(self.embedder, Pictures(images), places, texts, every))
+        matrix: npt.NDArray[np.float32] = torch.stack(scores).numpy()
         return matrix
 
     def point(self, image: Picture, text: str) -> Image.Image:
         """The picture, once for each word of `text`, bright where a ViLT finds that word."""
         if not isinstance(self.model, ViLT) or self.tokenizer is None:
             raise ValueError(f"this model ({self.embedder.model.config.kind}) does not read words beside patches")
-        check_question(text, self.tokenizer)
+        check_readable(text, self.tokenizer, "text")
         try:
             example = Pictures([image])[0]
             decoded = decode(example["image"], key=example["key"])
@@ -121,15 +125,13 @@ class Pictura:
         return drawn(decoded, word_maps(self.model, self.tokenizer, seen, text))
 
 
-def check_question(question: str, tokenizer: Tokenizer) -> None:
-    """ValueError for words that a model cannot read whole."""
-    tokens = tokenizer([question], context_length=64 * tokenizer.context_length).shape[1]
+def check_readable(text: str, tokenizer: Tokenizer, what: str) -> None:
+    """ValueError for words that a model cannot read whole; `what` they are."""
+    tokens = tokenizer([text], context_length=64 * tokenizer.context_length).shape[1]
     if tokens <= 2:
-        raise ValueError("question: it is empty")
+        raise ValueError(f"{what}: it is empty")
     if tokens > tokenizer.context_length:
-        raise ValueError(
-            f"question: {tokens} tokens, and this model reads {tokenizer.context_length}; ask with fewer words"
-        )
+        raise ValueError(f"{what}: {tokens} tokens, and this model reads {tokenizer.context_length}; use fewer words")
 
 
 def load(path: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Pictura:

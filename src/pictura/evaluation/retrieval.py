@@ -17,8 +17,8 @@ from pictura.data.text import Tokenizer
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, check_reads_texts, thumbnail
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Gallery, Line, Panel
-from pictura.evaluation.ranks import Answer, Vectors, distinct_texts
-from pictura.evaluation.rerank import Pairs, check_matches
+from pictura.evaluation.recall import Answer, ByVectors, distinct_texts
+from pictura.evaluation.rerank import ByPairs, check_matches
 from pictura.weights.foreign import load_model
 
 
@@ -42,8 +42,13 @@ class RetrievalConfig(EvaluatorConfig):
 
     def build(self) -> "Retrieval":
         """The evaluator, its data opened, and the model that comes first."""
-        first = load_model(self.first) if self.first is not None else None
-        return Retrieval(self.data.build(), self.name, first, self.top)
+        source, first = self.data.build(), None
+        if self.first is not None:
+            first = load_model(self.first)
+            if not hasattr(first[0], "encode_text"):
+                kind = first[0].config.kind  # type: ignore[union-attr]
+                raise ValueError(f"first: {self.first} ({kind}) has no vectors of texts; name a CLIP")
+        return Retrieval(source, self.name, first, self.top)
 
 
 class Retrieval(Evaluator):
@@ -64,8 +69,6 @@ class Retrieval(Evaluator):
         self.nearest_pictures: dict[int, list[Answer]] = {}  # of a few texts
 
     def check(self, model: Any) -> None:
-        if self.first is not None:
-            check_reads_texts(self.first[0])
         if self.first is not None or hasattr(model, "match"):
             check_matches(model)
         else:
@@ -73,15 +76,15 @@ class Retrieval(Evaluator):
 
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         self.check(embedder.model)
-        judge = Vectors() if not hasattr(embedder.model, "match") else Pairs(self.first, self.top)
+        by = ByPairs(self.first, self.top) if hasattr(embedder.model, "match") else ByVectors()
         self.indices, captions = [], list[list[str]]()
-        for batch in judge.walk(embedder, self.source):
+        for batch in by.walk(embedder, self.source):
             self.indices += batch["index"].tolist()
             captions += batch["captions"]
         self.texts, self.pairs = distinct_texts(captions)
         if not self.texts:
             raise ValueError(f"{self.title}: the data has no usable picture with a caption")
-        found = judge.judged(embedder, self.source, self.texts, self.pairs)
+        found = by.rankings(embedder, self.source, self.texts, self.pairs)
         (images, self.nearest_texts), (texts, self.nearest_pictures) = found
         for direction, ranks in zip(("image_to_text", "text_to_image"), (images, texts), strict=True):
             for k in (1, 5, 10):
@@ -103,9 +106,9 @@ class Retrieval(Evaluator):
             ]
             rows.append((f"“{self.texts[t]}”", found))
         of = f"{len(self.indices):,} pictures, {len(self.texts):,} different captions"
-        note = (
-            f"The best captions for a picture, its own marked; one of its own with its rank where none is near. {of}."
-        )
+        far = "one of its own with its rank where none is near" if self.first is None else "where one is among them"
+        note = f"The best captions for a picture, its own marked; {far}. {of}."
         captions = Gallery(f"{self.title}: nearest captions", [("", asked)], wide=True, note=note)
-        note = "The best pictures for a caption; its own has a green edge, and comes last where it is not near."
+        far = ", and comes last where it is not near" if self.first is None else ""
+        note = f"The best pictures for a caption; its own has a green edge{far}."
         return [captions, Gallery(f"{self.title}: nearest pictures", rows, note=note)]

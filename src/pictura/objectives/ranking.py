@@ -1,7 +1,7 @@
 """Image-text retrieval with one Transformer: of several texts, which is the picture's own (ViLT, Kim et al. 2021, 4.4).
 
-The texts that are not are captions of other examples, a function of (seed, epoch, index), drawn with replacement; the
-patches of a picture are computed once for all of its texts.
+The texts that are not are captions of other examples, a function of (seed, epoch, index), drawn with replacement; a
+picture is embedded once for all of its texts.
 """
 
 from dataclasses import dataclass

@@ -26,15 +26,15 @@ class Answer(NamedTuple):
         return f"{self.score:.2f}" if self.rank <= ANSWERS else f"rank {self.rank:,} · {self.score:.2f}"
 
 
-class Judged(NamedTuple):
+class Ranking(NamedTuple):
     """ranks: [q], from 0, of each query's best right answer; answers: of a handful of queries, by their place."""
 
     ranks: Tensor
     answers: dict[int, list[Answer]]
 
 
-class Vectors:
-    """Judges by cosines: `walk` over the pictures, then `judged`."""
+class ByVectors:
+    """Ranks by cosines: `walk` over the pictures, then `rankings`."""
 
     def walk(self, embedder: Embedder, source: Source) -> Iterator[Batch]:
         """The batches of `source`, without their pictures, whose vectors are kept here."""
@@ -43,11 +43,13 @@ class Vectors:
             self.parts.append(features)
             yield batch
 
-    def judged(self, embedder: Embedder, source: Source, texts: Sequence[str], pairs: Tensor) -> tuple[Judged, Judged]:
+    def rankings(
+        self, embedder: Embedder, source: Source, texts: Sequence[str], pairs: Tensor
+    ) -> tuple[Ranking, Ranking]:
         """pairs: [2 p], (picture, text) -> pictures that look for their texts, texts that look for their pictures."""
         images, words = torch.cat(self.parts), embedder.texts(texts)
         one, two = ranks_both_ways(images, words, pairs, device=embedder.device)
-        return Judged(one, nearest(images, words, pairs)), Judged(two, nearest(words, images, pairs.flip(0)))
+        return Ranking(one, nearest(images, words, pairs)), Ranking(two, nearest(words, images, pairs.flip(0)))
 
 
 def distinct_texts(captions: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
