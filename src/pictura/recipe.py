@@ -319,7 +319,8 @@ def check_view(recipe: Recipe, config: ModelConfig) -> None:
     if isinstance(view, FitConfig):
         if "fit" not in config.resizes:
             raise ValueError("view.kind: fit: pictures would differ in size, and this model wants all of one; try crop")
-        if view.longest != (kept := getattr(config, "longest", None)):
+        kept = getattr(config, "longest", None)
+        if view.limit != replace(view, longest=kept).limit:
             raise ValueError(
                 f"view.longest: {view.longest}, but model.longest is {kept}, by which pictures are read afterwards; "
                 "give both the same"

@@ -110,11 +110,15 @@ def go(prepared: Prepared, trainer: Trainer) -> dict[str, float]:
     embedder = Embedder(prepared.task.model, prepared.tokenizer, device=trainer.device)
     alone = world() == 1 or trainer.config.parallel == "fsdp"  # of a sharded model, every process holds a part
 
-    def measured(step: int) -> dict[str, float]:
-        found: dict[str, float] = on_main(lambda: prepared.evaluate(embedder))
+    def measured() -> dict[str, float]:
+        with watched(embedder):
+            return prepared.evaluate(embedder)
+
+    def told(step: int) -> dict[str, float]:
+        found: dict[str, float] = measured() if alone else on_main(measured)
         return found
 
-    evaluate = None if not prepared.evaluators else (lambda step: prepared.evaluate(embedder)) if alone else measured
+    evaluate = told if prepared.evaluators else None
     if trainer.step == trainer.config.steps:  # it was killed between its last checkpoint and its report
         last = [line for line in read_metrics(trainer.folder / METRICS) if line["step"] == trainer.step]
         known = {k: float(v) for line in last for k, v in line.items() if k != "step"}
@@ -228,7 +232,7 @@ def watched(embedder: Embedder) -> Iterator[None]:
     def tell(what: str, done: int, total: int) -> None:
         nonlocal began, progress
         if progress is None and time.perf_counter() - began >= PATIENCE:
-            progress = shown.enter_context(Progress(total, unit=what, description=what))
+            progress = shown.enter_context(Progress(total, unit=what, description=what, enabled=is_main()))
         if progress is not None:
             progress.update(done)
         if done >= total:  # of these; other pictures or texts may follow

@@ -37,6 +37,15 @@ def test_two_processes_are_one(
             )
 
 
+@pytest.mark.parametrize("name", ["words and matching", "slip"])
+def test_a_process_by_itself_waits_for_nobody(results: list[dict[str, Any]], name: str) -> None:
+    assert results[0]["alone"] == {"after": [0, 2]}
+    found = results[1]["alone"]
+    assert (found["here"], found["after"]) == ([0, 1, False], [1, 2])
+    with torch.no_grad():
+        assert found[name] == pytest.approx(float(tasks.built(name).eval()(tasks.batch()).loss), rel=1e-5)
+
+
 def test_there_is_something_to_see(alone: dict[str, Any]) -> None:
     assert alone["rdrop"]["metrics"]["rdrop/kl"] > 0.01
     for name, case in alone.items():

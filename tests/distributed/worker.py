@@ -390,6 +390,17 @@ def small_talk() -> dict[str, Any]:
     }
 
 
+def alone() -> dict[str, Any]:
+    """What the last process measures of the whole batch while the other one does nothing."""
+    out: dict[str, Any] = {}
+    if ranks.rank() == 1:
+        with ranks.alone(), torch.no_grad():
+            out["here"] = [ranks.rank(), ranks.world(), ranks.is_main()]
+            for name in ("words and matching", "slip"):
+                out[name] = float(tasks.built(name).eval()(tasks.batch()).loss)
+    return out | {"after": [ranks.rank(), ranks.world()]}
+
+
 def main(folder: Path) -> None:
     started = ranks.start("gloo", timeout=60)
     results = {
@@ -400,6 +411,7 @@ def main(folder: Path) -> None:
         "flags": replica_flags(),
         "equivalence": equivalence(),
         "tasks": across(),
+        "alone": alone(),
         "accumulated": {mode: plain_accumulation(mode) for mode in ("ddp", "fsdp")},
         "evaluation": {mode: evaluation(mode) for mode in ("ddp", "fsdp")},
         "steps": {mode: steps(mode) for mode in ("ddp", "fsdp")},

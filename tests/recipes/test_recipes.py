@@ -85,7 +85,10 @@ def test_it_is_written_out_and_read_back(name: str) -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_twenty_steps(name: str, tmp_path: Path) -> None:
     prepared = prepare(toy(name))
+    before = {key: value.clone() for key, value in prepared.task.model.state_dict().items()}
     go(prepared, trainer_of(prepared, tmp_path, torch.device("cpu")))
+    after = prepared.task.model.state_dict()
+    assert [key for key in before if not torch.equal(before[key], after[key])], "nothing has moved"
     losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert len(losses) == 20
     assert sum(losses[-5:]) < LATE.get(name, 1.0) * sum(losses[:5]), losses

@@ -117,6 +117,7 @@ def test_other_words_than_there_are_weights_for_are_refused(key: str, kept: int)
 def test_a_longest_side_is_begun_with_unless_another_is_given() -> None:
     old = replace(VILT, longest=40)
     assert [started(old, ViLTConfig(longest=given), 16).longest for given in (None, 24)] == [40, 24]  # type: ignore[attr-defined]
+    assert started(old, ViLTConfig(), 32).longest is None, "of pictures of another size it is not known"  # type: ignore[attr-defined]
 
 
 def test_a_tower_of_another_kind_or_of_a_size_that_cannot_be_is_no_crash() -> None:

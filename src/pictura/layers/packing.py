@@ -4,10 +4,12 @@ What treats every token alone (norms, linear layers) takes them packed, [n d]; a
 example, takes the padded grid, [b t d].
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -60,6 +62,11 @@ class Packing:
     def unpack(self, x: Tensor) -> Tensor:
         """[n d] -> [b t d], zeros where no token is."""
         return cast(Tensor, _Unpack.apply(x, self))
+
+
+def places_of(chosen: Sequence[Tensor], extra: int = 0) -> Tensor:
+    """b of [n] bool -> [m]: where the chosen lie when all pieces lie side by side, `extra` tokens before each."""
+    return torch.cat([F.pad(some, (extra, 0)) for some in chosen]).nonzero().squeeze(1)
 
 
 def _pack(x: Tensor, packing: Packing) -> Tensor:

@@ -20,7 +20,7 @@ from pictura.layers.draws import Drawing, has_chance
 from pictura.layers.dropout import Dropout
 from pictura.layers.linear import Linear
 from pictura.layers.once import Once
-from pictura.layers.packing import Packing
+from pictura.layers.packing import Packing, places_of
 from pictura.layers.positions import stretch_positions
 from pictura.models.base import ImageTowerConfig
 from pictura.models.pictures import PictureModelConfig, read_pictures
@@ -256,8 +256,8 @@ class ViLT(Drawing, Once):
         head = self._head("patches")
         assert isinstance(head, PatchesHead)
         x = torch.cat(patches)
-        masked = head.mask_token + torch.cat(positions)[packed(hidden).to(x.device)]
-        x = x.index_copy(0, packed(hidden, extra).to(x.device), masked.to(x.dtype))
+        masked = head.mask_token + torch.cat(positions)[places_of(hidden).to(x.device)]
+        x = x.index_copy(0, places_of(hidden, extra).to(x.device), masked.to(x.dtype))
         return list(x.split([len(tokens) for tokens in patches]))
 
     def _patches(self, image: Pictures) -> tuple[list[Tensor], list[tuple[int, int]], list[Tensor]]:
@@ -291,8 +291,3 @@ class ViLT(Drawing, Once):
             return patches
         kept = torch.rand(b, n, device=patches.device).argsort(1)[:, :most].sort(1).values
         return patches.gather(1, kept[:, :, None].expand(-1, -1, d))
-
-
-def packed(chosen: Sequence[Tensor], extra: int = 0) -> Tensor:
-    """b of [n] bool -> [m]: where the chosen lie when all pieces lie side by side, `extra` tokens before each."""
-    return torch.cat([F.pad(which, (extra, 0)) for which in chosen]).nonzero().squeeze(1)

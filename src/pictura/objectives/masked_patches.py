@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from pictura.data.randomness import uniforms
 from pictura.distributed.gather import shared_mean
-from pictura.layers.packing import Packing
+from pictura.layers.packing import Packing, places_of
 from pictura.layers.patches import PatchEmbed, patchify
 from pictura.losses.divergence import symmetric_divergence
 from pictura.models.pictures import PictureModelConfig, read_pictures
-from pictura.models.vilt import Pictures, ViLT, packed
+from pictura.models.vilt import Pictures, ViLT
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
-from pictura.objectives.matching import check_joint
+from pictura.objectives.joint import check_joint
 
 SALT = 0x2545F4914F6CDD1D  # its random numbers are not those of words and texts of the same example
 MASKED = 0.8  # below it a hidden patch is masked, else it stays
@@ -76,9 +76,9 @@ class MaskedPatches(Objective):
             image = [blanked(one, which, patch) for one, which in zip(image, masked, strict=True)]
         joint = model(image, batch["text"], masked)
         draws, device = len(joint.counts) // len(right), joint.tokens.device
-        places = packed(hidden * draws, int(vit.cls_token is not None)).to(device)
+        places = places_of(hidden * draws, int(vit.cls_token is not None)).to(device)
         logits = model.heads["patches"](joint.tokens[len(joint.words) + places]).float()
-        target = torch.cat(right)[packed(hidden)].to(device).repeat(draws, 1)
+        target = torch.cat(right)[places_of(hidden)].to(device).repeat(draws, 1)
         count = [int(which.sum()) for which in hidden]
         features = {name: per_picture(value, count * draws) for name, value in measured(logits, target).items()}
         features["count"] = torch.tensor(count, device=device)

@@ -19,7 +19,7 @@ from pictura.models.vilt import ViLT
 from pictura.models.vilt_parts import WordsConfig
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
 from pictura.objectives.classification import IGNORED
-from pictura.objectives.matching import check_joint
+from pictura.objectives.joint import check_joint
 
 MASKED, RANDOM = 0.8, 0.9  # below the first a token is masked, below the second another one, else it stays
 

@@ -16,19 +16,11 @@ from pictura.distributed.gather import shared_mean
 from pictura.layers.packing import Packing
 from pictura.losses.divergence import symmetric_divergence
 from pictura.losses.transport import alignment_distance
-from pictura.models.vilt import Joint, JointTask, ViLT
+from pictura.models.vilt import Joint, ViLT
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
+from pictura.objectives.joint import check_joint
 
 SALT = 0x5DEECE66D  # its random numbers are not those that hide words of the same example
-
-
-def check_joint(model: nn.Module, task: JointTask) -> ViLT:
-    """The model. ValueError for one that is no ViLT, or has no head for `task`."""
-    if not isinstance(model, ViLT):
-        raise ValueError(f"needs a model of kind vilt, not {getattr(model.config, 'kind', type(model).__name__)}")
-    if task not in model.heads:
-        raise ValueError(f"needs a head for {task}; set model.tasks to [{', '.join([*model.config.tasks, task])}]")
-    return model
 
 
 @dataclass(frozen=True, kw_only=True)

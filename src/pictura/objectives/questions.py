@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pictura.losses.divergence import bernoulli_divergence
 from pictura.models.vilt import ViLT
 from pictura.objectives.base import Batch, Features, Objective, ObjectiveConfig, Outcome
-from pictura.objectives.matching import check_joint
+from pictura.objectives.joint import check_joint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,8 @@ def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -
         keys = ["image", "mean", "std", *(PREPARED if initial.resize in config.resizes else ())]
         config = replace(config, **{key: getattr(initial, key) for key in keys})
         if isinstance(config, ViLTConfig) and isinstance(initial, ViLTConfig):
-            longest = initial.longest if config.longest is None else config.longest
+            kept = initial.longest if initial.tower.image_size == image_size else None  # it is in pixels
+            longest = kept if config.longest is None else config.longest
             config = replace(config, text=_words(initial.text, config.text), longest=longest)
     elif wanted is not None:
         return wanted
