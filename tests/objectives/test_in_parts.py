@@ -55,3 +55,22 @@ def test_in_parts_it_has_the_gradients_of_the_whole_batch(case: str, most: int) 
     for n, grad in found[0].items():
         assert grad.abs().max() > 1e-4 or n == BIAS, n
         torch.testing.assert_close(found[1][n], grad, rtol=1e-4, atol=1e-6, msg=lambda text, n=n: f"{n}: {text}")
+
+
+def test_with_chance_both_passes_of_a_part_draw_the_same() -> None:
+    """Two objectives that share patches, one of them twice by R-Drop, and patches left out by chance."""
+    words = load(ObjectiveConfig, {"kind": "masked_words", "share": 0.4})
+    twice = load(ObjectiveConfig, {"kind": "rdrop", "alpha": 1.0, "of": {"kind": "matching", "alignment": 0.1}})
+    given, found = test_masked_words.batch() | test_matching.batch(), []
+    for parts in (None, 6):
+        model = model_of(0.2, tasks=("words", "matching"), max_patches=3).train()
+        task = Task(model, {"w": words.build(), "m": twice.build()}, {"w": 1.0, "m": 1.0}).train()
+        torch.manual_seed(5)
+        if parts is None:
+            torch.manual_seed(int(torch.randint(2**62, (1,))))  # as the only part is seeded
+            task(given).loss.backward()
+        else:
+            cached_backward(task, given, parts, Masters(task))
+        found.append({n: p.grad for n, p in task.named_parameters()})
+    for n, grad in found[0].items():
+        torch.testing.assert_close(found[1][n], grad, rtol=1e-4, atol=1e-6, msg=lambda text, n=n: f"{n}: {text}")
