@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -376,6 +377,20 @@ def test_statements_are_as_true_as_they_say_and_balanced(objects: tuple[int, int
     assert len(truths) == 5
     for form, found in truths.items():
         assert 0.35 < np.mean(found) < 0.65, form
+
+
+def test_how_two_pictures_are_painted_does_not_tell_whether_a_statement_holds() -> None:
+    """Least squares on means and spreads of colours, asked about pairs that it was not fitted to."""
+    source = ScenesConfig(gives=("statement",), image_size=16).build()
+    examples: list[Any] = [source[i] for i in range(1200)]
+    pixels = np.stack([one["images"] for one in examples]).astype(np.float64)
+    corner = pixels[:, :, :3, :3]
+    looks = [part.reshape(1200, -1) for x in (pixels, corner) for part in (x.mean((2, 3)), x.std((2, 3)))]
+    x = np.concatenate([*looks, *(np.abs(look[:, :3] - look[:, 3:]) for look in looks), np.ones((1200, 1))], 1)
+    truth = np.array([2.0 * one["label"] - 1 for one in examples])
+    weight = np.linalg.lstsq(x[:800], truth[:800], rcond=None)[0]
+    told = float(((x[800:] @ weight > 0) == (truth[800:] > 0)).mean())
+    assert told < 0.5 + 4 * 0.5 / 400**0.5, told
 
 
 def test_statements_come_with_two_pictures() -> None:

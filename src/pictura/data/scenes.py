@@ -29,7 +29,8 @@ from pictura.data.source import Example, Source, SourceConfig
 
 Part = Literal["image", "captions", "label", "boxes", "masks", "question", "questions", "statement", "clip"]
 _MENTIONS = {"list": 4.0, "one": 2.0, "colour": 1.0, "shape": 1.0, "relation": 1.0, "count": 0.5, "background": 0.5}
-_LAYOUT, _DRAWING, _WORDS, _QUESTIONS, _PARTNER, _MOTION = range(6)  # one stream of random numbers each
+# One stream of random numbers for each: what draws a picture must not know what decides about its words.
+_LAYOUT, _DRAWING, _WORDS, _QUESTIONS, _PARTNER, _MOTION, _RIGHT = range(7)
 _LABELLED = ("label", "boxes", "statement", "clip")  # parts with labels: they say what `class_names` are
 
 
@@ -197,7 +198,7 @@ class Scenes(Source):
 
     def _statement(self, index: int, left: Scene) -> dict[str, Any]:
         text, right, truth = self._told(index, left)
-        images = np.stack([self._draw(index, left), self._draw(index, right, _PARTNER)])
+        images = np.stack([self._draw(index, left), self._draw(index, right, _RIGHT)])
         return {"images": images, "statement": text, "label": int(truth)}
 
     def _moved(self, index: int, scene: Scene) -> tuple[list[Scene], str]:
