@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import statistics
 import sys
@@ -160,7 +161,8 @@ def prior(questions: int = 20_000) -> dict[str, dict[str, float]]:
 
 
 def percent(values: list[float]) -> str:
-    return f"{100 * statistics.fmean(values):.1f}" if values else ""
+    """The mean, never rounded up; nothing of none."""
+    return f"{math.floor(1e3 * statistics.fmean(values) + 1e-9) / 10:.1f}" if values else ""
 
 
 def row(name: str, found: list[dict[str, float]], keys: list[str]) -> str:
