@@ -100,14 +100,20 @@ def calls(model: nn.Module) -> dict[str, tuple[Callable[[Tensor], Tensor], Tenso
 
 
 def joint(model: ViLT) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What a ViLT makes of the pairs with these numbers; of words the first of each text."""
+    """What a ViLT makes of the pairs with these numbers; of words and of patches the first ones, these hidden."""
 
     def first_word(i: Tensor) -> Tensor:
         found = model(IMAGE[i], TEXT[i])
         lengths = found.inside.sum(1)
         return model.heads["words"](found.words[lengths.cumsum(0) - lengths])  # type: ignore[no-any-return]
 
+    def first_patch(i: Tensor) -> Tensor:
+        found = model(IMAGE[i], TEXT[i], [torch.arange(16) == 0] * len(i))
+        firsts = found.counts.cumsum(0) - found.counts + int(model.image.cls_token is not None)
+        return model.heads["patches"](found.tokens[len(found.words) + firsts]).flatten(1)  # type: ignore[no-any-return]
+
     return {
+        "patches": first_patch,
         "read": lambda i: model.read(IMAGE[i], TEXT[i]),
         "rank": lambda i: model.match(IMAGE[i], TEXT[i])[:, None],
         "matching": lambda i: model.heads["matching"](model.read(IMAGE[i], TEXT[i])),

@@ -88,7 +88,7 @@ def test_it_is_small(config: Any) -> None:
 
 
 def width_of(config: Any, verb: str) -> int:
-    if verb in (known := {"matching": 2, "rank": 1, "pair": 2}):
+    if verb in (known := {"matching": 2, "rank": 1, "pair": 2, "patches": 3 * 256}):
         return known[verb]
     if verb in ("answers", "words"):
         return len(config.answers) if verb == "answers" else int(config.text.vocab_size)
