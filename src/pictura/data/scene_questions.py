@@ -1,7 +1,8 @@
 """Questions about one scene with their answers, and statements about two scenes (NLVR2's form, Suhr et al. 2019).
 
-Words alone give nothing away: within each kind of sentence yes and no, true and false come equally often, and what is
-asked about but absent is drawn from the same combinations as what is there.
+Words alone give little away: within each kind of sentence yes and no, true and false come equally often, and what is
+asked about but absent is drawn from the same combinations as what is there. But it is named by colour and shape both
+more often than what is there; how much that tells is the baseline by words in docs/vilt.md.
 """
 
 from collections.abc import Callable, Sequence
