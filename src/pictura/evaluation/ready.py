@@ -96,7 +96,7 @@ class Pictura:
         """n pictures, u texts -> [n u], how well each picture and each text match, for models that read both together:
         higher is better, and comparable along a row and along a column.
 
-        It puts what a faster model has found in a better order: the best twenty pictures for one text are
+        It puts what a faster model has found in an order of its own: the best twenty pictures for one text are
         `np.argsort(-model.match(found, [text])[:, 0])`. ValueError for a bad picture, or a model that cannot.
         """
         check_matches(self.model)
