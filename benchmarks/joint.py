@@ -1,6 +1,7 @@
 """What a ViLT learns on drawn scenes on two cores, and what each part of its pre-training is worth.
 
     .venv/bin/python -m benchmarks.joint [ARM …]     train what is missing
+    .venv/bin/python -m benchmarks.joint recipes     the recipes as they are, timed: on a machine that does nothing else
     .venv/bin/python -m benchmarks.joint --write     the tables in docs/vilt.md
 
 Each arm pre-trains (recipe `vilt`, with other objectives), answers questions by the recipe `questions`, and is measured
@@ -67,7 +68,10 @@ TUNED: dict[str, list[str]] = {  # arm -> what it changes in the recipe `questio
 }
 NEW_WORDS = ["tokenizer={kind: wordpiece, vocab_size: 240, max_captions: 20000}"]  # for what has not been pre-trained
 FULL = "words, matching, alignment"
-ARMS = [*(f"pre-training: {arm}" for arm in PRETRAINED), *(f"questions: {arm}" for arm in TUNED), "statements"]
+RECIPES = ("demo", "vilt", "questions")  # one after the other, each beginning with what the one before has left
+ARMS = [
+    *(f"pre-training: {arm}" for arm in PRETRAINED), *(f"questions: {arm}" for arm in TUNED), "statements", "recipes",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,8 @@ def train(run: Run, folder: Path, tower: Path) -> Run:
     from pictura.run import read_recipe, train
 
     stage, _, arm = run["arm"].partition(": ")
+    if stage == "recipes":
+        return in_turn(run["seed"], folder / f"recipes {run['seed']}")
     found: dict[str, float] = {}
 
     def trained(recipe: str, name: str, initial: Path, *changes: str) -> tuple[Path, float]:
@@ -133,6 +139,21 @@ def train(run: Run, folder: Path, tower: Path) -> Run:
         _, after = trained("questions", run["arm"].replace(":", ""), model, *new, *TUNED.get(arm, []))
     told = "statements/accuracy" if stage == "statements" else "questions/accuracy"
     return {"accuracy": found[told], "metrics": found, "minutes": [round(before / 60, 2), round(after / 60, 2)]}
+
+
+def in_turn(seed: int, folder: Path) -> Run:
+    """`RECIPES` from the beginning to the end, and how long each took."""
+    from pictura.run import read_recipe, train
+
+    shutil.rmtree(folder, ignore_errors=True)
+    minutes, results, changes = [], dict[str, float](), list[str]()
+    for name in RECIPES:
+        began = time.perf_counter()
+        results = train(read_recipe(name, [f"seed={seed}", *changes]), folder / name, say=lambda _: None)
+        minutes.append(round((time.perf_counter() - began) / 60, 2))
+        changes = [f"initial={folder / name / 'model'}"]
+    metrics = {name: value for name, value in results.items() if name.startswith("questions/")}
+    return {"accuracy": metrics["questions/accuracy"], "metrics": metrics, "minutes": minutes}
 
 
 def prior(questions: int = 20_000) -> dict[str, dict[str, float]]:
@@ -186,20 +207,28 @@ def table(done: list[Run]) -> str:
     lines.append(row("**the ViLT**", [run["metrics"] for run in of[f"pre-training: {FULL}"]], asked))
     for arm in ("dropout", "R-Drop"):
         lines.append(row(f"with {arm}", [run["metrics"] for run in of[f"questions: {arm}"]], asked))
-    lines += ["", "| pre-trained by | hidden words guessed | matching told | questions answered | minutes | seeds |"]
-    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines += ["", "| pre-trained by | hidden words guessed | matching told | questions answered | seeds |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: |"]
     for arm in PRETRAINED:
         some = of[f"pre-training: {arm}"]
         if some:
-            minutes = " + ".join(f"{statistics.fmean(run['minutes'][i] for run in some):.1f}" for i in (0, 1))
             cells = row(arm, [run["metrics"] for run in some], [*held, "questions/accuracy"])
-            lines.append(f"{cells} {minutes} | {len(some)} |")
+            lines.append(f"{cells} {len(some)} |")
     if some := of["statements"]:
         values = [run["metrics"] for run in some]
         told = [percent([one[f"statements/{k}"] for one in values]) for k in ("accuracy", "true", "false")]
         lines += [
             "",
             f"Statements about two scenes: {told[0]} % told right ({told[1]} of the true, {told[2]} of the false).",
+        ]
+    for run in of["recipes"]:
+        took = [math.ceil(10 * part) / 10 for part in run["minutes"]]
+        told = percent([run["accuracy"]])
+        parts = " + ".join(f"{part:.1f}" for part in took)
+        lines += [
+            "",
+            f"The recipes {', '.join(f'`{name}`' for name in RECIPES)} one after the other, on both cores: {parts} = "
+            f"{sum(took):.1f} minutes, and {told} % of the questions answered.",
         ]
     last = max(done, key=lambda run: run["date"])
     return "\n".join([*lines, "", f"{last['machine']}, {last['date'][:10]}."])

@@ -46,6 +46,8 @@ def test_the_table_has_what_was_run() -> None:
     of = {f"questions/{kind}": 0.5 for kind in ("accuracy", *KINDS)}
     metrics = of | {"held_out/masked_words/hits": 0.25, "held_out/matching/hits": 0.75}
     common = {"seed": 0, "metrics": metrics, "minutes": [1.0, 2.0], "date": "2026-01-01T00", "machine": "m"}
-    text = table([{"arm": arm} | common for arm in ("pre-training: words", "questions: R-Drop")])
-    assert "| words | 25.0 | 75.0 | 50.0 | 1.0 + 2.0 | 1 |" in text
+    whole = {"arm": "recipes", "accuracy": 0.6666, "minutes": [1.01, 2.0, 3.0]}
+    text = table([*({"arm": arm} | common for arm in ("pre-training: words", "questions: R-Drop")), common | whole])
+    assert "| words | 25.0 | 75.0 | 50.0 | 1 |" in text
+    assert "1.1 + 2.0 + 3.0 = 6.1 minutes, and 66.6 % of the questions" in text
     assert "| with R-Drop | 50.0 |" in text and "Statements" not in text and DROPOUT not in text

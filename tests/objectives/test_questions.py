@@ -61,6 +61,13 @@ def test_the_loss_is_summed_over_answers_and_averaged_over_questions() -> None:
     torch.testing.assert_close(outcome.logits["q/scores"], torch.tensor(scores_one_by_one(model, given)))
 
 
+def test_each_answer_begins_as_likely_as_among_equals() -> None:
+    model = answering().config.build().eval()
+    k = len(model.config.answers)
+    before = model.answer(batch()["image"], batch()["question"]).sigmoid()
+    assert before.mean().item() == pytest.approx(1 / k, rel=0.05) and k > 2
+
+
 @pytest.mark.parametrize("best", ANSWERS)
 def test_hits_are_what_people_gave_the_best_answer(best: str) -> None:
     features = {"scores": torch.zeros(6, 4), "target": soft_targets(SAID, {a: k for k, a in enumerate(ANSWERS)})}

@@ -7,6 +7,7 @@ which patches are real follows from each picture's size, not from pixels that ar
 the code (Hugging Face: 1e-12), 1e-12 in the embedding of words as in BERT.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -138,7 +139,11 @@ class ViLT(Drawing, Once):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """BERT's: normal of 0.02, biases zero (Devlin et al. 2019). The ViT resets itself when it is built."""
+        """BERT's: normal of 0.02, biases zero (Devlin et al. 2019). The ViT resets itself when it is built.
+
+        Each answer begins as likely as among equals; its sigmoid would begin at 1/2, which steps are lost in
+        unlearning (Lin et al., Focal Loss for Dense Object Detection, 2017, section 4.1).
+        """
         for module in (self.text, self.pooler, self.heads):
             for part in module.modules():
                 if isinstance(part, nn.Linear | nn.Embedding):
@@ -151,6 +156,10 @@ class ViLT(Drawing, Once):
                     nn.init.normal_(part.mask_token, std=0.02)
         for table in (self.text.pos_embed, self.type_embed):
             nn.init.normal_(table, std=0.02)
+        if "answers" in self.heads:
+            head = self._head("answers")
+            assert isinstance(head, TwoLayers)
+            nn.init.constant_(head.fc2.bias, -math.log(max(1, len(self.config.answers) - 1)))
 
     def forward(self, image: Pictures, text: Tensor, hidden: Sequence[Tensor] | None = None) -> Joint:
         """Every token of the last layer, normalised, for what reads more than one of them.
