@@ -140,9 +140,10 @@ def ordered(
     workers: int = 0,
     *,
     bad: BadSamples | None = None,
+    placed: bool = False,
 ) -> Iterator[Batch]:
     """For evaluation: each example once, in order, with all that the source provides; "text" is the first caption,
-    "left" and "right" the two `images` of a pair.
+    "left" and "right" the two `images` of a pair; `placed`: with "placement", what the view did to each picture.
 
     Bad samples are left out and counted in `bad`, so a batch may be short. ValueError when no example can be read.
     """
@@ -154,6 +155,8 @@ def ordered(
         keys = keys - {"images"} | (frozenset({"left", "right"}) if view is not None else frozenset())
     if tokenizer is not None and "captions" in keys:
         keys |= {"text"}
+    if placed:
+        keys |= {"placement"}
     firsts = range(0, len(source), batch_size)
     jobs = (Job(0, np.arange(first, min(first + batch_size, len(source)))) for first in firsts)
     return _counted(in_order(Reader(source, view, tokenizer, keys, None), jobs, min(workers, len(firsts))), bad)

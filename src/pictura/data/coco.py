@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,7 +35,7 @@ class Coco(Source):
 
     def __init__(self, config: CocoConfig) -> None:
         path = existing(config.path, "file")
-        content = _read(path)
+        content = read(path)
         bad: list[BadSample] = []
         captions: dict[Any, list[str]] = {}
         names: dict[Any, str] = {}
@@ -66,7 +66,7 @@ class Coco(Source):
         self._names = Strings(names[image] for image in kept)
         self._captions = Strings(text for texts in kept.values() for text in texts)
         self._ends = np.cumsum([0, *(len(texts) for texts in kept.values())])
-        self._root = os.path.realpath(_images(path, config.images, self._names[:: max(1, len(self) // 16)]))
+        self._root = os.path.realpath(images_folder(path, config.images, self._names[:: max(1, len(self) // 16)]))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -80,9 +80,11 @@ class Coco(Source):
         return self._captions[int(self._ends[index]) : int(self._ends[index + 1])]
 
 
-def _read(path: Path) -> Mapping[str, list[Any]]:
+def read(path: Path, shrink: Callable[[dict[str, Any]], Any] | None = None) -> Mapping[str, list[Any]]:
+    """The JSON in `path`, sure to hold the lists `images` and `annotations`. `shrink` is shown every object as it is
+    read, and gives what to keep in its place."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_hook=shrink)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
     if not (
@@ -92,10 +94,10 @@ def _read(path: Path) -> Mapping[str, list[Any]]:
     return content
 
 
-def _images(path: Path, given: Path | None, names: list[str]) -> Path:
-    """The folder that holds at least one of some pictures of the file `path`."""
+def images_folder(path: Path, given: Path | None, names: list[str], more: Sequence[str] = ()) -> Path:
+    """The folder that holds at least one of some pictures of the file `path`; `more` are further ones to look in."""
     split = path.stem.rpartition("_")[2]
-    beside = (split, f"images/{split}", "images", ".", f"../{split}", f"../images/{split}", "../images")
+    beside = (split, f"images/{split}", "images", ".", f"../{split}", f"../images/{split}", "../images", *more)
     folders = [existing(given, "folder")] if given is not None else [path.parent / folder for folder in beside]
     for folder in folders:
         if any((folder / name).is_file() for name in names):

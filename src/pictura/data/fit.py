@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pictura.data.augment import STRONGEST, VILT, rand_augment
+from pictura.data.placement import Placement
 from pictura.data.views import Pixels, View, ViewConfig, as_picture, as_tensor
 
 LEVELS = 30  # of ViLT's magnitudes
@@ -79,3 +80,12 @@ class Fit(View):
             ops, magnitude = self.config.rand_augment
             image = rand_augment(image, ops, magnitude * STRONGEST / LEVELS, rng, VILT)
         return as_tensor(image)
+
+    def look(self, image: Image.Image | Pixels, rng: np.random.Generator) -> tuple[Tensor, Placement | None]:
+        """Distortions may move things, and do not say where."""
+        image = as_picture(image)
+        seen = self(image, rng)
+        if self.config.rand_augment is not None:
+            return seen, None
+        height, width = seen.shape[1:]
+        return seen, Placement((height, width), (width / image.width, height / image.height))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pictura.data.decode import decode
+from pictura.data.placement import Placement
 from pictura.data.prefetch import Batch
 from pictura.data.randomness import Draws, random_generator
 from pictura.data.source import BadSample, Example, Source
@@ -27,6 +28,7 @@ FROM_SOURCE = {  # batch keys that go by another name in a source
     "right": "images",
 }
 GIVEN = frozenset({"index", "key", "seed"})  # batch keys that any source's examples have
+ALONG = {"boxes": ("labels", "crowd", "masks"), "regions": ("region_vectors",)}  # rows beside each box, of one length
 PICTURES = frozenset({"image", "left", "right"})
 TEXTS = frozenset({"text", "other", "question", "statement"})  # tokenised
 ATTEMPTS = 32  # to replace one bad sample, or to find another example's caption
@@ -46,7 +48,8 @@ class Reader:
 
     keys: those of the batch. `left` and `right` are the two `images` of a pair; `other` are captions of other examples,
     as many as `others` says, none of them one of this one's; `words` numbers the words of `text`. Without a tokenizer,
-    texts stay strings.
+    texts stay strings. In training, boxes go where the view puts their pixels, and those out of sight are gone; for
+    evaluation they stay, and `placement` says what the view did.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class Reader:
         others: int = 1,
     ) -> None:  # fmt: skip
         self.source, self.view, self.tokenizer, self.seed, self.others = source, view, tokenizer, seed, others
-        self.keys, self.gives_seeds = sorted(keys - GIVEN - {"words"}), "seed" in keys
+        self.keys, self.gives_seeds = sorted(keys - GIVEN - {"words", "placement"}), "seed" in keys
         self.gives_words = "words" in keys
+        self.boxes = [key for key in ALONG if key in keys and seed is not None]
+        self.gives_placement = "placement" in keys
         assert "text" in keys or not self.gives_words
         assert seed is not None or "other" not in keys
         self.draws, self.seeds = Draws(seed or 0, "sample"), Draws(seed or 0, "example")
@@ -85,15 +90,20 @@ class Reader:
                 row["seed"] = int(self.seeds.at(epoch, index).integers(2**63))
             random = self.draws.at(epoch, index)
             chance = random.random()
+            placement: Placement | None = None
             for key in self.keys:
                 value = example[FROM_SOURCE.get(key, key)]
                 if key in PICTURES:
-                    value = self._look(_one_of(value, key, example["key"]), random, example["key"])
+                    value, placement = self._look(_one_of(value, key, example["key"]), random, example["key"])
                 elif key == "text":
                     value = value[int(chance * len(value)) if self.seed is not None else 0]
                 elif key == "other":
                     value = self._others(epoch, index, value, example["key"])
                 row[key] = value
+            if self.gives_placement:
+                row["placement"] = placement
+            if self.boxes:
+                self._move(row, placement)
             return row
         except BadSample:
             raise
@@ -101,12 +111,30 @@ class Reader:
             error.add_note(f"while reading example {index}")
             raise
 
-    def _look(self, image: bytes | npt.NDArray[np.uint8], random: np.random.Generator, key: str) -> Tensor:
-        """One picture as [y x c], or several of them where the view gives more."""
+    def _look(
+        self, image: bytes | npt.NDArray[np.uint8], random: np.random.Generator, key: str
+    ) -> tuple[Tensor, Placement | None]:
+        """One picture as [y x c], or several of them where the view gives more; and what the view did."""
         assert self.view is not None
         if isinstance(image, np.ndarray) and self.view.takes_arrays:
-            return self.view(image, random).movedim(-3, -1)
-        return self.view(decode(image, at_least=self.view.at_least, key=key), random).movedim(-3, -1)
+            pixels, placement = self.view.look(image, random)
+        else:  # where boxes are, in pixels of the whole picture, it must not be scaled while it is decoded
+            whole = bool(self.boxes) or self.gives_placement
+            picture = decode(image, at_least=None if whole else self.view.at_least, key=key)
+            pixels, placement = self.view.look(picture, random)
+        return pixels.movedim(-3, -1), placement
+
+    def _move(self, row: Batch, placement: Placement | None) -> None:
+        """The boxes of a row, and what is beside them, to where the view has put them."""
+        if placement is None:
+            raise ValueError("this view does not say where it puts boxes; try kind: jitter, fit or none")
+        for name in self.boxes:
+            row[name], there = placement.boxes(row[name])
+            row[name] = row[name][there]
+            for key in ALONG[name]:
+                if key in row:
+                    rows = row[key][there]
+                    row[key] = placement.masks(rows) if key == "masks" else rows
 
     def _others(self, epoch: int, index: int, own: Sequence[str], key: str) -> list[str]:
         """Captions drawn from the whole source for (seed, epoch, index), none of the example's `own`; of many, the

@@ -39,9 +39,10 @@ class ScenesConfig(SourceConfig):
     """`count` scenes of a `split`; each example holds what `gives` names, and only that is computed.
 
     gives: `image` uint8 [y x c]; `captions`; `label` of scenes of one thing; `boxes` float32 [k 4] (x0 y0 x1 y1 px)
-        with `labels` int64 [k]; `masks` bool [k y x]; `question` with `answers`, {answer: 1}, and `question_kind`
-        (count, exist, colour, shape or relation), or `questions`, pairs of (question, answer); `statement` about two
-        `images` uint8 [2 y x c] with its truth as `label`; `clip` uint8 [t y x c] with its motion as `label`.
+        with `labels` int64 [k] and `crowd` bool [k], all false; `masks` bool [k y x]; `question` with `answers`,
+        {answer: 1}, and `question_kind` (count, exist, colour, shape or relation), or `questions`, pairs of (question,
+        answer); `statement` about two `images` uint8 [2 y x c] with its truth as `label`; `clip` uint8 [t y x c] with
+        its motion as `label`.
         Boxes and masks are of the visible part; captions of a clip say the motion ("a red star moving left").
     split: `train`; `fresh` (new scenes of what training has seen); `heldout` (colour-shape combinations that training
         never shows); `shapes` (novel shapes); `counts` (more things); `style` (a new drawing style); `everything`.
@@ -89,7 +90,7 @@ class ScenesConfig(SourceConfig):
 
 _KEYS: dict[str, tuple[str, ...]] = {
     "question": ("question", "answers", "question_kind"),
-    "boxes": ("boxes", "labels"),
+    "boxes": ("boxes", "labels", "crowd"),
     "statement": ("images", "statement", "label"),
     "clip": ("clip", "label"),
 }
@@ -183,6 +184,7 @@ class Scenes(Source):
         if "boxes" in self.config.gives:
             regions["boxes"] = scene_draw.boxes(masks)
             regions["labels"] = np.array([self.label(thing) for thing in scene.things], np.int64)
+            regions["crowd"] = np.zeros(len(scene.things), bool)
         return regions
 
     def _question(self, index: int, scene: Scene) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Example(TypedDict, total=False):
     image: bytes | npt.NDArray[np.uint8]  # an encoded file, or pixels uint8 RGB [y x c]
     captions: list[str]  # at least one, none of them empty
     label: int  # position in the source's `class_names`
+    boxes: npt.NDArray[np.float32]  # [k 4] x0 y0 x1 y1 in pixels of the upright picture, inside it; k may be 0
+    labels: npt.NDArray[np.int64]  # [k] what is in each box, position in `class_names`
+    crowd: npt.NDArray[np.bool_]  # [k] regions that are neither to be found nor wrong to find
+    masks: npt.NDArray[np.bool_]  # [k y x] the pixels of what is in each box
 
 
 class BadSample(Exception):

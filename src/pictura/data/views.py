@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pictura.config import Config
 from pictura.data.augment import STRONGEST, rand_augment
+from pictura.data.placement import Placement
 
 Interpolation = Literal["bicubic", "bilinear"]
 Pixels = npt.NDArray[np.uint8]
@@ -40,6 +41,10 @@ class View(ABC):
 
     @abstractmethod
     def __call__(self, image: Image.Image | Pixels, rng: np.random.Generator) -> Tensor: ...
+
+    def look(self, image: Image.Image | Pixels, rng: np.random.Generator) -> tuple[Tensor, Placement | None]:
+        """The same, and where its pixels went; None of a view that does not say."""
+        return self(image, rng), None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,9 @@ class NoView(View):
                 f"{' x '.join(map(str, pixels.shape[1::-1]))}; try kind: crop or random_crop"
             )
         return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
+
+    def look(self, image: Image.Image | Pixels, rng: np.random.Generator) -> tuple[Tensor, Placement]:
+        return self(image, rng), Placement((self.image_size, self.image_size))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,102 @@
+"""`partly_labelled`: of the boxes of a source those of some classes; the others stand there, and nobody says so.
+
+What open-vocabulary detection is measured by (Zareian et al. 2021; ViLD, Gu et al. 2022, section 4.1).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from pictura.data.randomness import random_generator
+from pictura.data.source import BadSample, Example, Source, SourceConfig, did_you_mean
+
+ROWS = ("boxes", "labels", "crowd", "masks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartlyLabelledConfig(SourceConfig):
+    """classes: those whose boxes are told, by name, in the order of their new labels; few: so many boxes, and no more,
+    of classes beside them, from pictures that come `repeat` times as often.
+
+    Which boxes are the few is drawn by `seed`; the boxes of 2 are among those of 5. A crowd belongs to nobody's class
+    here: it stays a crowd of the first.
+    """
+
+    kind: ClassVar[str] = "partly_labelled"
+
+    of: SourceConfig
+    classes: tuple[str, ...]
+    few: dict[str, int] = field(default_factory=dict)
+    repeat: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = (*self.classes, *self.few)
+        if not names:
+            raise ValueError("classes: none given, so there would be nothing to learn")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"classes, few: {twice!r} is there twice")
+        if self.repeat < 1 or any(count < 1 for count in self.few.values()):
+            raise ValueError("repeat, few: below 1; leave them out, and no box of that class is told")
+
+    def build(self) -> "PartlyLabelled":
+        """Open the source, and look for the few."""
+        return PartlyLabelled(self, self.of.build())
+
+
+class PartlyLabelled(Source):
+    """See `PartlyLabelledConfig`."""
+
+    def __init__(self, config: PartlyLabelledConfig, source: Source) -> None:
+        if "boxes" not in source.provides:
+            raise ValueError("of: this data has no boxes")
+        self.source, self.provides, self.bad = source, source.provides, source.bad
+        self.class_names = (*config.classes, *config.few)
+        for name in self.class_names:
+            if name not in source.class_names:
+                raise ValueError(f"classes: the data has no {name!r}{did_you_mean(name, source.class_names)}")
+        place = {name: label for label, name in enumerate(self.class_names)}
+        self.label = np.array([place.get(name, -1) for name in source.class_names], np.int64)
+        self.all = len(config.classes)  # of these classes every box is told
+        self.few = self._few(config)  # {example: rows that are told beside them}
+        again = np.repeat(np.array(sorted(self.few), np.int64), config.repeat - 1)
+        self.order = np.concatenate([np.arange(len(source)), again])
+
+    def _few(self, config: PartlyLabelledConfig) -> dict[int, list[int]]:
+        """Examples in an order of chance, until there are enough boxes of each class."""
+        wanted, found = dict(config.few), dict[int, list[int]]()
+        order = random_generator(config.seed, 0, 0, "few").permutation(len(self.source)).tolist() if wanted else []
+        for index in order:
+            if not wanted:
+                break
+            try:
+                example: Any = self.source[index]
+            except BadSample:
+                continue
+            for row, label in enumerate(example["labels"]):
+                name = self.source.class_names[label]
+                if wanted.get(name) and not example["crowd"][row]:
+                    found.setdefault(index, []).append(row)
+                    wanted[name] -= 1
+                    wanted = {name: count for name, count in wanted.items() if count}
+        if wanted:
+            raise ValueError(f"few: the data has too few boxes of {', '.join(wanted)}")
+        return found
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Example:
+        place = int(self.order[index])
+        example = cast(dict[str, Any], dict(self.source[place]))
+        label = self.label[example["labels"]]
+        told = (label >= 0) & (label < self.all)
+        told[self.few.get(place, [])] = True
+        told |= example["crowd"]
+        example["labels"] = np.maximum(label, 0)
+        return cast(Example, example | {key: example[key][told] for key in ROWS if key in example})
+
+    def captions(self, index: int) -> list[str]:
+        return self.source.captions(int(self.order[index]))
