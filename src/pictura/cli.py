@@ -182,6 +182,36 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--words", type=Path, help="a .png to draw into where each word of the first question is found")
 
     p = verb(
+        detect,
+        "Things in pictures, found by their names, whichever these are.",
+        'pictura detect runs/detector/model a.png "red star" ring --out found',
+    )
+    p.add_argument("model", help="a detector: a folder of weights")
+    p.add_argument(
+        "given",
+        nargs="+",
+        metavar="PICTURE|NAME",
+        help="picture files and folders of them; anything else is a name to look for (default: those trained on)",
+    )
+    p.add_argument("--threshold", type=float, default=0.1, help="the least score that is told (default: 0.1)")
+    p.add_argument("--top", type=int, default=100, help="how many things of a picture, at most (default: 100)")
+    p.add_argument("--out", type=Path, help="a folder for pictures with boxes drawn in, and COCO's detections.json")
+    p.set_defaults(rest="given")
+
+    p = verb(
+        teach,
+        "What a CLIP says of a detector's proposals, written down for a recipe whose data is `taught`.",
+        "pictura teach vild.yaml --teacher runs/demo/model --proposer runs/detector/model",
+    )
+    p.add_argument("recipe", help="a recipe's name or a .yaml file")
+    p.add_argument(
+        "--teacher", required=True, help="a clip: a folder or file of weights, ours or another's; a hub name"
+    )
+    p.add_argument("--proposer", required=True, help="a detector: a folder of weights")
+    p.add_argument("--regions", type=int, default=64, help="how many of a picture, at most (default: 64)")
+    overridable(p)
+
+    p = verb(
         embed,
         "Pictures or texts to unit vectors, saved as .npy, with their names beside it, one a line.",
         "pictura embed runs/demo/model a.png --out vectors.npy",
@@ -306,6 +336,51 @@ def ask(a: argparse.Namespace) -> Answer:
     if a.words is not None:
         model.point(a.image, questions[0]).save(a.words)
     return out
+
+
+def detect(a: argparse.Namespace) -> Answer:
+    from pictura import run
+    from pictura.data.source import PICTURE_SUFFIXES
+
+    def is_picture(word: str) -> bool:
+        return Path(word).exists() or Path(word).suffix.lower().removeprefix(".") in PICTURE_SUFFIXES
+
+    images = pictures([Path(word) for word in a.given if is_picture(word)])
+    names = [word for word in a.given if not is_picture(word)]
+    if not images:
+        raise ValueError(f"give a picture file, or a folder of them; {', '.join(a.given)} is none")
+    if a.top < 1:
+        raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
+    if a.out is not None and a.out.exists() and not a.out.is_dir():
+        raise ValueError(f"--out {a.out}: is a file; give a folder")
+    model = run.load(a.model)
+    with run.watched(model.embedder):
+        found = model.detect(images, names, a.threshold, a.top)
+    out: dict[str, list[dict[str, Any]]] = {}
+    rows = []
+    for path, one in zip(images, found, strict=True):
+        told = zip(one["text_labels"], one["scores"].tolist(), one["boxes"].round().int().tolist(), strict=True)
+        out[str(path)] = [
+            {"score": score, "label": name, "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))}
+            for name, score, box in told
+        ]
+        for place, thing in enumerate(out[str(path)] or [{"label": "nothing", "score": 0.0, "box": {}}]):
+            where = " ".join(map(str, thing["box"].values()))
+            score = f"{thing['score']:.1%}" if thing["box"] else ""
+            rows.append((str(path) if not place else "", thing["label"], score, where))
+    show(a, "", rows)
+    if a.out is not None:
+        run.save_detections(a.out, images, found)
+        say(f"{a.out}: the pictures with what was found, and detections.json")
+    return out
+
+
+def teach(a: argparse.Namespace) -> Answer:
+    from pictura import run
+
+    told = run.teach(run.read_recipe(a.recipe, a.overrides), a.teacher, a.proposer, a.regions)
+    show(a, "", [(name, str(value)) for name, value in told.items()])
+    return told
 
 
 def embed(a: argparse.Namespace) -> Answer:

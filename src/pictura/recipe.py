@@ -25,8 +25,10 @@ from pictura.distributed.ranks import broadcast, is_main
 from pictura.distributed.ranks import world as processes
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, measure
 from pictura.evaluation.embed import Embedder
+from pictura.evaluation.zeroshot import classifier
 from pictura.models.base import ModelConfig, TextConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vild import ViLDConfig
 from pictura.models.vilt import ViLTConfig
 from pictura.models.vilt_parts import WordsConfig
 from pictura.objectives.base import Objective, ObjectiveConfig, Task, weight_of
@@ -68,7 +70,7 @@ class Recipe(Config):
     def __post_init__(self) -> None:
         if self.model is None and self.initial is None:
             raise ValueError("model: missing; only a run that begins with an `initial` model can do without")
-        if self.initial is None and self.tokenizer is None and hasattr(self.model, "text"):
+        if self.initial is None and self.tokenizer is None and getattr(self.model, "text", None) is not None:
             raise ValueError("tokenizer: missing; a model that reads texts needs one, such as {kind: train}")
 
 
@@ -130,6 +132,8 @@ def prepare(
     check_batch(objectives, recipe.loader)
     config = with_targets(config, recipe, objectives, source)
     model = built_model(recipe, config, initial)
+    if initial is not None and isinstance(config, ViLDConfig):
+        name_classes(model, config, Embedder(initial, tokenizer))
     task = Task(model, objectives, {name: weight_of(objective) for name, objective in recipe.objectives.items()})
     check_view(recipe, config)
     evaluators = built_evaluators(recipe, model)
@@ -159,7 +163,7 @@ def begun_with(name: str, recipe: Recipe, source: Source) -> tuple[nn.Module, Mo
     initial, tokenizer = load_model(name)
     assert isinstance(initial.config, ModelConfig)
     config = started(initial.config, recipe.model, seen(recipe))
-    learns_words = hasattr(config, "text") and type(config) is not type(initial.config)
+    learns_words = isinstance(config, ViLTConfig) and not isinstance(initial.config, ViLTConfig)
     if not learns_words:
         if recipe.tokenizer is not None:
             raise ValueError(
@@ -187,7 +191,7 @@ def with_targets(
     config: ModelConfig, recipe: Recipe, objectives: Mapping[str, Objective], source: Source
 ) -> ModelConfig:
     """The model's configuration with the classes and the answers of the data, where it leaves them to these."""
-    if any("label" in objective.needs for objective in objectives.values()):
+    if any({"label", "labels"} & objective.needs for objective in objectives.values()):
         config = with_classes(config, source.class_names, source.least_classes)
     for objective in recipe.objectives.values():
         if isinstance(objective := getattr(objective, "of", objective), QuestionsConfig):
@@ -205,6 +209,12 @@ def built_model(recipe: Recipe, config: ModelConfig, initial: nn.Module | None) 
             raise ValueError(f"model: the weights of {recipe.initial} do not fit ({problems}); leave `model` out")
         model.load_state_dict(weights)
     return model
+
+
+def name_classes(model: nn.Module, config: ViLDConfig, embedder: Embedder) -> None:
+    """A detector's classes become the texts of their names, by the model that it begins with."""
+    with torch.no_grad():
+        model.classes.copy_(classifier(embedder, config.class_names, config.templates).T)  # type: ignore[operator]
 
 
 def built_evaluators(recipe: Recipe, model: nn.Module) -> dict[str, Evaluator]:

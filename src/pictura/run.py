@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pictura.config import Config, to_yaml
 from pictura.config import load as read_config
-from pictura.config import to_yaml
 from pictura.data.batches import prefetch
+from pictura.data.decode import decode
+from pictura.data.taught import TaughtConfig
 from pictura.data.text import Tokenizer
 from pictura.distributed.ranks import Ranks, collect, is_main, start, stop, world
 from pictura.evaluation.base import measure
+from pictura.evaluation.coco_results import to_results
+from pictura.evaluation.drawing import with_things
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Code, Panel, Table
 from pictura.evaluation.ready import load
 from pictura.evaluation.report import write_report
+from pictura.evaluation.teach import teach as fill
 from pictura.recipe import Prepared, Recipe, enough_memory, on_main, prepare, read_recipe, recipes
 from pictura.training.loop import Trainer
 from pictura.training.metrics import json_ready, read_metrics
@@ -221,6 +227,53 @@ def evaluate(model: str | Path, recipe: Recipe, report: Path | None = None) -> d
         panels: list[Panel] = [panel for evaluator in evaluators.values() for panel in evaluator.panels()]
         write_report(report, title=str(model), metrics=metrics, panels=panels)
     return metrics
+
+
+def teach(recipe: Recipe, teacher: str | Path, proposer: str | Path, regions: int = 64) -> dict[str, float | str]:
+    """Fill the store that the recipe's data of kind `taught` reads, with what a CLIP, the teacher, says of a detector's
+    proposals; one that was not written to its end is gone on with."""
+    config = next((one for one in within(recipe.data) if isinstance(one, TaughtConfig)), None)
+    if config is None:
+        raise ValueError("data: none of it is of kind `taught`, which says what to look at and where the store is")
+    source = config.of.build()
+    sides = load(teacher).embedder, load(proposer).embedder
+    with watched(sides[0]):
+        store = fill(*sides, source, config.store, regions=regions)
+    counts = store.arrays["counts"]
+    told: dict[str, float | str] = {"store": str(config.store), "pictures": len(store), "regions": int(counts.sum())}
+    return told | {"bad": len(sides[1].bad)}
+
+
+def within(config: Config) -> Iterator[Config]:
+    """A configuration and those inside it."""
+    yield config
+    for field in fields(config):
+        value = getattr(config, field.name)
+        for one in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(one, Config):
+                yield from within(one)
+
+
+def save_detections(folder: Path, images: Sequence[Path], found: Sequence[Mapping[str, Any]]) -> None:
+    """Each picture with what was found drawn into it, and all of it as COCO's JSON, with scores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for one in found for name in one["text_labels"]))
+    ids = {name: number for number, name in enumerate(names, 1)}
+    pictures: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, (path, one) in enumerate(zip(images, found, strict=True), 1):
+        picture = decode(path.read_bytes(), key=str(path))
+        size = {"width": picture.width, "height": picture.height}
+        pictures.append({"id": number, "file_name": str(path), **size})
+        for row, name in zip(to_results([one], [number]), one["text_labels"], strict=True):
+            area = row["bbox"][2] * row["bbox"][3]
+            more = {"id": len(annotations) + 1, "category_id": ids[name], "area": area, "iscrowd": 0}
+            annotations.append(row | more)
+        twice = sum(other.stem == path.stem for other in images) > 1
+        with_things(picture, one).save(folder / f"{path.stem}{f'-{number}' if twice else ''}.png")
+    categories = [{"id": number, "name": name} for name, number in ids.items()]
+    coco = {"images": pictures, "categories": categories, "annotations": annotations}
+    write_text(folder / "detections.json", json.dumps(coco))
 
 
 @contextmanager

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pictura.config import Config, kinds, load
+from pictura.losses.regions import named
 from pictura.models.base import ImageTower, ImageTowerConfig, ModelConfig, TextTowerConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vild import ViLD
 from pictura.models.vilt import ViLT
 
 SMALL: dict[str, Any] = {"image_size": 64, "patch_size": 16, "width": 24, "depth": 2, "heads": 3, "embed_dim": 10}
@@ -21,6 +23,7 @@ SMALL |= {
     "answers": tuple("abcde"),
     "tasks": ("words", "matching", "rank", "answers", "pair", "patches"),
 }
+SMALL |= {"class_names": tuple("abcde"), "ensemble": True, "masks": True, "anchors": 4.0, "proposals": 30}
 SMALL |= {"pre_logits": 7, "logit_bias": -3.0, "projection_bias": True}  # what is optional is there
 
 NOISE = torch.Generator().manual_seed(1)
@@ -94,8 +97,9 @@ def calls(model: nn.Module) -> dict[str, tuple[Callable[[Tensor], Tensor], Tenso
         return {"image": (model, IMAGE)}
     if isinstance(config, TextTowerConfig):
         return {"text": (model, TEXT)}
-    if isinstance(model, ViLT):
-        return {verb: (call, torch.arange(3)) for verb, call in joint(model).items()}
+    if isinstance(model, ViLT | ViLD):
+        made = joint(model) if isinstance(model, ViLT) else detector(model)
+        return {verb: (call, torch.arange(3)) for verb, call in made.items()}
     return {verb: (getattr(model, verb), given) for verb, given in VERBS.items() if hasattr(model, verb)}
 
 
@@ -123,10 +127,44 @@ def joint(model: ViLT) -> dict[str, Callable[[Tensor], Tensor]]:
     }
 
 
+def detector(model: ViLD) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What a detector makes of the pictures with these numbers, and of one region in each."""
+    box = torch.tensor([[4.0, 6, 44, 60]])
+
+    def region(i: Tensor, side: int = 7) -> Tensor:
+        return model.pool(model.see(IMAGE[i]), [box] * len(i), side)
+
+    def read(i: Tensor) -> Tensor:
+        return model.regions(region(i))  # type: ignore[no-any-return]
+
+    def shown(i: Tensor) -> Tensor:
+        assert model.taught is not None
+        return model.taught.project(model.taught(region(i)))  # type: ignore[no-any-return]
+
+    def mask(i: Tensor) -> Tensor:
+        assert model.masks is not None
+        return model.masks(region(i, 14)).flatten(1)  # type: ignore[no-any-return]
+
+    def names(i: Tensor) -> Tensor:
+        return named(model.regions.project(read(i)), model.classes, model.background, torch.tensor(1.0))
+
+    return {
+        "region": lambda i: model.regions.project(read(i)),
+        "shown": shown,
+        "box": lambda i: model.boxes(read(i)),
+        "mask": mask,
+        "names": names,
+        "objectness": lambda i: model.see(IMAGE[i]).found[0],
+        "proposals": lambda i: model.see(IMAGE[i]).found[1].flatten(1),
+    }
+
+
 def seen(model: nn.Module, image: Tensor) -> Tensor:
     """What a whole model makes of pictures, with a text beside each where it needs one."""
     if isinstance(model, ViLT):
         return model.read(image, TEXT[: len(image)])
+    if isinstance(model, ViLD):
+        return model.see(image).maps[2]
     out: Tensor = model.encode_image(image)
     return out
 

@@ -21,6 +21,7 @@ from pictura.data.bpe import TrainTokenizerConfig
 from pictura.data.text import Tokenizer
 from pictura.models.base import ImageTower, ImageTowerConfig, ModelConfig, TextConfig, TextTowerConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vild import ViLDConfig
 from pictura.models.vilt import ViLTConfig
 from pictura.training.parts import compile_blocks, recompute
 from pictura.training.precision import Masters
@@ -88,8 +89,12 @@ def test_it_is_small(config: Any) -> None:
 
 
 def width_of(config: Any, verb: str) -> int:
-    if verb in (known := {"matching": 2, "rank": 1, "pair": 2, "patches": 3 * 256}):
+    if verb in (known := {"matching": 2, "rank": 1, "pair": 2, "patches": 3 * 256, "box": 4, "mask": 28 * 28}):
         return known[verb]
+    if verb in (anchors := {"objectness": 1, "proposals": 4}):
+        return anchors[verb] * 3 * sum(side**2 for side in (16, 8, 4, 2, 1))
+    if verb == "names":
+        return 1 + len(config.class_names)
     if verb in ("answers", "words"):
         return len(config.answers) if verb == "answers" else int(config.text.vocab_size)
     width = {"image": "features", "text": "width", "classify": "classes"}.get(verb, "embed_dim")
@@ -205,14 +210,15 @@ def test_bf16_is_near_float32(config: Any) -> None:
     Masters(trained, torch.bfloat16)
     for model in (built(config).bfloat16(), trained):
         for verb, out in outputs(model, torch.bfloat16).items():
-            scores = verb in ("classify", "rank", "answers", "pair")
+            scores = verb in ("classify", "rank", "answers", "pair", "names", "objectness", "proposals")
             assert out.dtype == (torch.float32 if scores else torch.bfloat16)
             assert (out.float() - expected[verb]).norm() < 0.05 * expected[verb].norm(), verb
 
 
-@pytest.mark.parametrize("config", [c for c in ALL if not isinstance(c, ViLTConfig)], ids=label)  # it counts tokens
+@pytest.mark.parametrize("config", [c for c in ALL if not isinstance(c, ViLTConfig | ViLDConfig)], ids=label)
 def test_compile_takes_it_whole(config: Any) -> None:
-    """In one graph; the code that a compiler makes of the graph is not what is tested."""
+    """In one graph; the code that a compiler makes of the graph is not what is tested. Not what counts tokens or
+    boxes."""
     model = built(config)
     torch.compiler.reset()
     compiled = torch.compile(lambda: outputs(model), backend="eager", fullgraph=True)

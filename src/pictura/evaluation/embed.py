@@ -135,7 +135,8 @@ class Embedder:
         c = self.model.config
         size = c.image.image_size
         if c.resize == "fit":
-            return FitConfig(image_size=size, longest=c.longest, patch_size=c.image.patch_size).build()
+            patch = getattr(c.image, "patch_size", 1)
+            return FitConfig(image_size=size, longest=c.longest, patch_size=patch).build()
         return CropConfig(image_size=size, resize=c.resize, interpolation=c.interpolation, crop=c.crop).build()
 
     @property

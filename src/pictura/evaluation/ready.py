@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import nn
 from pictura.data.decode import decode
 from pictura.data.source import BadSample
 from pictura.data.text import Tokenizer
+from pictura.evaluation.detect import check_detects, detected
 from pictura.evaluation.embed import Asked, Embedder, Picture, Pictures
 from pictura.evaluation.labelled import words
 from pictura.evaluation.pointing import drawn, word_maps
@@ -110,6 +111,26 @@ class Pictura:
         scores = self.embedder.strictly(lambda: pair_scores(self.embedder, Pictures(images), places, texts, every))
         matrix: npt.NDArray[np.float32] = torch.stack(scores).numpy()
         return matrix
+
+    def detect(
+        self, images: Sequence[Picture], names: Sequence[str] = (), threshold: float = 0.1, most: int = 100
+    ) -> list[dict[str, Any]]:
+        """n pictures -> of each the things that go by these names, by default those that the detector was trained on:
+        `boxes` [m 4], x0 y0 x1 y1 in pixels of the picture, `scores` [m], at least `threshold`, the best first,
+        `labels` [m], places in `names`, `text_labels`, m of them, and `masks` [m y x] bool where the model has them.
+
+        How long it takes hardly depends on how many names there are. ValueError for a model that finds nothing, a bad
+        picture, no names or the same one twice.
+        """
+        check_detects(self.model)
+        names = tuple(names or self.embedder.model.config.class_names)
+        read = detected(self.embedder, Pictures(images), names)
+        out: list[dict[str, Any]] = []
+        for found, _, _ in self.embedder.strictly(lambda: list(read)):
+            kept = (found["scores"] >= threshold).nonzero().squeeze(1)[:most]
+            told: dict[str, Any] = {key: value[kept] for key, value in found.items()}
+            out.append(told | {"text_labels": [names[label] for label in found["labels"][kept].tolist()]})
+        return out
 
     def point(self, image: Picture, text: str) -> Image.Image:
         """The picture, once for each word of `text`, bright where a ViLT finds that word."""

@@ -69,7 +69,12 @@ class ResNetConfig(ImageTowerConfig):
 
     @property
     def features(self) -> int:
-        return self.width * (8 if self.block == "basic" else 32)
+        return self.channels[-1]
+
+    @property
+    def channels(self) -> list[int]:
+        """Of the map of each stage."""
+        return [self.width * times * (1 if self.block == "basic" else 4) for times in (1, 2, 4, 8)]
 
     def build(self) -> "ResNet":
         """The module, with fresh weights."""
@@ -133,11 +138,18 @@ class ResNet(ImageTower):
         return [self.layer1, self.layer2, self.layer3, self.layer4]
 
     def forward(self, image: Tensor) -> Tensor:
+        return self.maps(image)[-1].mean((2, 3))
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """image: [b 3 y x], normalised -> what each stage gives, [b c y x], each half as wide and high as the one
+        before."""
         height, width = image.shape[2:]
         if min(height, width) < STRIDES[self.config.stem]:
             raise ValueError(f"picture of {too_small(self.config.stem, height, width)}")
         image = image.contiguous(memory_format=torch.channels_last)  # bf16 convolutions are 2 to 3 times faster so
         x: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(image))))
+        found: list[Tensor] = []
         for stage in self.stages:
             x = stage(x)
-        return x.mean((2, 3))
+            found.append(x)
+        return found

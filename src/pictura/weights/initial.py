@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from pictura.models.base import ModelConfig
 from pictura.models.classifier import ClassifierConfig
+from pictura.models.clip import CLIPConfig
 from pictura.models.pictures import PictureModelConfig
+from pictura.models.vild import ViLDConfig
 from pictura.models.vilt import ViLTConfig
 from pictura.models.vilt_parts import WordsConfig
 
@@ -31,9 +33,18 @@ def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -
             kept = initial.longest if initial.tower.image_size == image_size else None  # it is in pixels
             longest = kept if config.longest is None else config.longest
             config = replace(config, text=_words(initial.text, config.text), longest=longest)
+    elif isinstance(config, ViLDConfig) and config.text is None:
+        return _named(initial, config)
     elif wanted is not None:
         return wanted
     return of_size(config, image_size)
+
+
+def _named(initial: ModelConfig, config: ViLDConfig) -> ViLDConfig:
+    """A detector whose classes are texts of the `initial` model, in its space."""
+    if not isinstance(initial, CLIPConfig | ViLDConfig) or initial.text is None:
+        raise ValueError(f"initial: this model ({initial.kind}) reads no texts; name a clip")  # type: ignore[attr-defined]
+    return replace(config, text=initial.text, embed_dim=initial.embed_dim)
 
 
 def _words(initial: WordsConfig, given: WordsConfig) -> WordsConfig:
@@ -64,6 +75,9 @@ def inherited(model: nn.Module, config: ModelConfig, fresh: nn.Module) -> dict[s
     that `config` has not, or has for other answers.
     """
     weights, old = resized(model, config), model.config
+    if isinstance(config, ViLDConfig) and not isinstance(old, ViLDConfig):
+        kept = ("text.", "text_projection.", "logit_scale")
+        return dict(fresh.state_dict()) | {name: value for name, value in weights.items() if name.startswith(kept)}
     if isinstance(old, ViLTConfig) and isinstance(config, ViLTConfig):
         return _joint(weights, old, config, fresh)
     if not isinstance(old, PictureModelConfig) or not isinstance(config, PictureModelConfig):
@@ -114,6 +128,8 @@ def _new_head(old: PictureModelConfig, config: PictureModelConfig) -> bool:
 def with_classes(config: ModelConfig, names: tuple[str, ...], least: int = 0) -> ModelConfig:
     """A classifier that leaves its classes to the data gets those; ValueError where it has others, or fewer than
     `least`, which bare numbers as labels ask for."""
+    if isinstance(config, ViLDConfig) and not config.class_names:
+        return replace(config, class_names=names)
     if not isinstance(config, ClassifierConfig):
         return config
     if config.classes and least > config.classes:

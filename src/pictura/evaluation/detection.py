@@ -1,0 +1,71 @@
+"""How well things are found, by COCO's or LVIS's official average precision: in all, of the classes that had boxes in
+training (base) and of those that had none (novel: ViLD, Gu et al. 2022, section 4.2)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pictura.data.source import Source, SourceConfig
+from pictura.evaluation.average_precision import Truth, average_precision
+from pictura.evaluation.base import Evaluator, EvaluatorConfig
+from pictura.evaluation.detect import check_detects, detected
+from pictura.evaluation.embed import Embedder
+from pictura.evaluation.panels import Panel
+from pictura.models.vild import By
+
+OFFICIAL = ("image_ids", "category_ids", "frequencies")  # what a source in COCO's or LVIS's form says
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig(EvaluatorConfig):
+    """`data` needs pictures with boxes; its classes are asked for. by: of an ensemble, one of its heads, or both. Masks
+    are measured where both the model and the data have them."""
+
+    kind: ClassVar[str] = "detection"
+
+    data: SourceConfig
+    by: By | None = None
+
+    def build(self) -> "Detection":
+        """The evaluator, its data opened."""
+        return Detection(self.data.build(), self.name, self.by)
+
+
+class Detection(Evaluator):
+    """Yields AP, AP50, AP75, those of small, medium and large things, AR100, and AP/base, AP/novel where both are."""
+
+    def __init__(self, source: Source, name: str = "", by: By | None = None) -> None:
+        if missing := {"image", "boxes"} - source.provides:
+            raise ValueError(f"detection: the data has no {' and no '.join(sorted(missing))}")
+        self.title = f"detection/{name}" if name else "detection"
+        self.source, self.by = source, by
+
+    def check(self, model: Any) -> None:
+        check_detects(model)
+
+    def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
+        self.check(embedder.model)
+        names, known = self.source.class_names, embedder.model.config.class_names
+        keys = ("boxes", "labels", "crowd", *(("masks",) if embedder.model.masks is not None else ()))
+        found, examples, indices = [], list[dict[str, Any]](), list[int]()
+        for told, batch, row in detected(embedder, self.source, names, self.by):
+            found.append(told)
+            indices.append(int(batch["index"][row]))
+            examples.append({key: batch[key][row] for key in ("key", *keys) if key in batch})
+        official = {key: getattr(self.source, key) for key in OFFICIAL if getattr(self.source, key, None)}
+        if "image_ids" in official:
+            official["image_ids"] = [official["image_ids"][index] for index in indices]
+        if "frequencies" in official:
+            for key in ("negatives", "not_exhaustive"):
+                official[key] = [getattr(self.source, key)(index) for index in indices]
+        groups = {
+            group: [label for label, name in enumerate(names) if (name in known) == (group == "base")]
+            for group in ("base", "novel")
+        }
+        groups = groups if all(groups.values()) else {}
+        truth = Truth.of(examples, names, **official)
+        for metric, value in average_precision(truth, found, groups).items():
+            yield f"{self.title}/{metric}", value
+
+    def panels(self) -> list[Panel]:
+        return []

@@ -1,0 +1,134 @@
+"""A detector measured, asked and drawn: boxes in the pixels of the pictures as they came, and official numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pictura.data.partly import PartlyLabelledConfig
+from pictura.data.scenes import ScenesConfig
+from pictura.data.source import Example, Source
+from pictura.data.text import Tokenizer
+from pictura.evaluation.average_precision import Truth, average_precision
+from pictura.evaluation.base import measure
+from pictura.evaluation.detect import vocabulary
+from pictura.evaluation.detection import Detection, DetectionConfig
+from pictura.evaluation.drawing import with_things
+from pictura.evaluation.embed import Embedder
+from pictura.evaluation.ready import Pictura
+from pictura.models.clip import CLIP
+from pictura.models.vild import ViLD, ViLDConfig
+from pictura.run import save_detections
+from pictura.weights.initial import inherited, started
+from tests.models.test_vild import SMALL, pictures, small
+
+WORLD = ScenesConfig(count=6, image_size=64, gives=("image", "boxes"), label_of="shape", seed=3)
+NAMES = ("star", "ring", "bolt")
+
+
+class Photographs(Source):
+    """Pictures that are larger than the model sees them, one of them upright."""
+
+    provides = frozenset({"image", "boxes", "labels", "crowd"})
+    class_names = NAMES
+    sizes = ((96, 160), (200, 90), (64, 64))
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> Example:
+        image = pictures(self.sizes[index])[0].permute(1, 2, 0).numpy()
+        boxes = np.array([[5, 6, 40, 50], [30, 20, 60, 64]], np.float32)
+        return Example(key=f"p{index}", image=image, boxes=boxes, labels=np.array([0, 2]), crowd=np.zeros(2, bool))
+
+
+def test_boxes_are_in_pixels_of_the_picture_as_it_came() -> None:
+    model, source = small(), Photographs()
+    embedder = Embedder(model, None)
+    view, given = embedder.view, [source[i]["image"] for i in range(3)]
+    found = Pictura(model, None, torch.device("cpu")).detect(given, threshold=0.0)
+    for one, image in zip(found, given, strict=True):
+        seen = view(Image.fromarray(image), np.random.default_rng(0))  # type: ignore[arg-type]
+        with torch.inference_mode():
+            own = model.detect([seen])[0]
+        height, width = image.shape[:2]  # type: ignore[union-attr]
+        scale = torch.tensor([width / seen.shape[2], height / seen.shape[1]] * 2)
+        assert scale.min() >= 1 and len(own["boxes"])
+        assert (one["boxes"] - own["boxes"] * scale).abs().max() < 1e-2  # type: ignore[operator]
+        assert [NAMES[label] for label in own["labels"].tolist()] == one["text_labels"]
+
+
+def test_the_evaluator_gives_the_official_numbers() -> None:
+    model, source = small(), Photographs()
+    values = dict(Detection(source).run(Embedder(model, None)))
+    found = Pictura(model, None, torch.device("cpu")).detect([source[i]["image"] for i in range(3)], threshold=0.0)
+    examples: list[Any] = [source[i] for i in range(3)]
+    wanted = average_precision(Truth.of(examples, NAMES), found)
+    assert values == pytest.approx({f"detection/{name}": value for name, value in wanted.items()}, abs=1e-9)
+    assert {"detection/AP", "detection/AP50", "detection/AR100"} <= set(values)
+
+
+def named(clip: CLIP, tokenizer: Tokenizer, *names: str) -> tuple[ViLD, Embedder]:
+    """A detector that reads texts as a CLIP does."""
+    config = started(clip.config, ViLDConfig(image=SMALL, width=16, class_names=names, proposals=30), 64)
+    assert isinstance(config, ViLDConfig)
+    torch.manual_seed(0)
+    model = config.build()
+    model.load_state_dict(inherited(clip, config, model))
+    return model.eval(), Embedder(model, tokenizer)
+
+
+def test_base_and_novel_classes_are_told_apart(model: CLIP, tokenizer: Tokenizer) -> None:
+    detector, embedder = named(model, tokenizer, "star", "ring")
+    values = measure({"d": DetectionConfig(data=WORLD).build()}, embedder)
+    assert {"detection/AP/base", "detection/AP/novel", "detection/AP50/novel"} <= set(values)
+    closed = PartlyLabelledConfig(of=WORLD, classes=("star", "ring"))
+    values = measure({"d": DetectionConfig(data=closed, name="x").build()}, embedder)
+    assert "detection/x/AP" in values and "detection/x/AP/base" not in values, "there is nothing novel"
+    vectors, trained = vocabulary(embedder, ("a red star", "star", "ring"))
+    assert trained.tolist() == [False, True, True] and vectors.shape == (3, detector.config.embed_dim)
+    assert vectors.norm(dim=1) == pytest.approx(torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [(("star", "star"), "'star' is there twice"), (("cup",), "not trained on 'cup'; it finds")],
+)
+def test_names_that_cannot_be(names: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Pictura(small(), None, torch.device("cpu")).detect([np.zeros((64, 64, 3), np.uint8)], names)
+    with pytest.raises(ValueError, match="names: none given"):
+        vocabulary(Embedder(small(class_names=()), None), ())
+
+
+def test_other_models_and_other_data_are_refused(model: CLIP) -> None:
+    with pytest.raises(ValueError, match="finds no things in pictures; train a vild"):
+        DetectionConfig(data=WORLD).build().check(model)
+    with pytest.raises(ValueError, match="detection: the data has no boxes"):
+        DetectionConfig(data=ScenesConfig(count=2)).build()
+    with pytest.raises(ValueError, match=r"gone\.png"):
+        Pictura(small(), None, torch.device("cpu")).detect([Path("gone.png")])
+
+
+def test_what_was_found_is_drawn_and_written_as_coco_has_it(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    Image.fromarray(Photographs()[0]["image"]).save(image)  # type: ignore[arg-type]
+    found = Pictura(small(masks=True), None, torch.device("cpu")).detect([image], threshold=0.0, most=5)
+    assert len(found[0]["boxes"]) == 5
+    save_detections(tmp_path / "out", [image], found)
+    drawn, plain = (np.asarray(Image.open(path)) for path in (tmp_path / "out" / "a.png", image))
+    assert drawn.shape == plain.shape and (drawn != plain).any()
+    coco = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert coco["images"] == [{"id": 1, "file_name": str(image), "width": 160, "height": 96}]
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    for one, name, box in zip(coco["annotations"], found[0]["text_labels"], found[0]["boxes"], strict=True):
+        assert names[one["category_id"]] == name and one["image_id"] == 1
+        x, y, width, height = one["bbox"]
+        assert torch.allclose(torch.tensor([x, y, x + width, y + height]), box, atol=1e-3)
+        assert one["segmentation"]["size"] == [96, 160]
+    nothing = {key: value[:0] for key, value in found[0].items()}
+    assert (np.asarray(with_things(Image.open(image), nothing)) == plain).all()
