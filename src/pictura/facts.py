@@ -22,6 +22,7 @@ from pictura.config import kinds, sized
 from pictura.data.batches import Batch, prefetch
 from pictura.data.source import Source, SourceConfig
 from pictura.models.base import ImageTowerConfig, ModelConfig
+from pictura.models.vild import ViLD, ViLDConfig
 from pictura.models.vilt import ViLT, ViLTConfig
 from pictura.recipe import Recipe, enough_memory, prepare, recipes
 from pictura.training.flops import count_flops
@@ -178,6 +179,8 @@ def forward_flops(model: Any, config: Any) -> float:
             model(picture)
         elif isinstance(config, ViLTConfig):
             return joint_flops(model, config, picture, counter)
+        elif isinstance(config, ViLDConfig):
+            return detector_flops(model, config, picture, counter)
         elif getattr(config, "classes", 0):
             model.classify(picture)
         else:
@@ -194,6 +197,16 @@ def joint_flops(model: ViLT, config: ViLTConfig, picture: Tensor, counter: FlopC
     for block in model.image.blocks:
         tokens = block(tokens)
     model.pooler(tokens[:, 0])
+    return float(counter.get_total_flops())
+
+
+def detector_flops(model: ViLD, config: ViLDConfig, picture: Tensor, counter: FlopCounterMode) -> float:
+    """As many regions as it looks at, at most; names are next to nothing, and masks follow what is found."""
+    maps = model.pyramid(model.image.maps(picture))
+    model.proposer.rpn.head(maps)
+    pooled = picture.new_empty(config.proposals, config.width, 7, 7)
+    for head in filter(None, (model.regions, model.taught)):
+        head.project(head(pooled))
     return float(counter.get_total_flops())
 
 

@@ -1,15 +1,19 @@
 """Every recipe in the package: read, built as large as it is, and trained for twenty steps as small as it can be."""
 
+import tempfile
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pictura.config import load, to_dict
 from pictura.data.fit import FitConfig
+from pictura.data.region_store import RegionStore
 from pictura.data.scenes import ScenesConfig
+from pictura.data.taught import TaughtConfig
 from pictura.data.wordpiece import WordPieceTokenizerConfig
 from pictura.facts import forward_flops
 from pictura.models.classifier import ClassifierConfig
@@ -44,6 +48,17 @@ def whole(recipe: Recipe) -> Any:
     return recipe.model
 
 
+def with_regions(data: ScenesConfig) -> TaughtConfig:
+    """The data, and what a teacher would have said of two regions in each picture: always the same."""
+    folder, source = Path(tempfile.mkdtemp()), data.build()
+    store = RegionStore.create(folder / "store", {}, examples=len(source), regions=2, width=SMALL["embed_dim"])
+    boxes = np.array([[4, 4, 60, 60], [30, 30, 120, 120]], np.float32)
+    for index in range(len(source)):
+        store.write(index, source[index]["key"], boxes, np.eye(2, SMALL["embed_dim"]))
+    store.flush()
+    return TaughtConfig(of=data, store=folder / "store")
+
+
 def toy(name: str) -> Recipe:
     """The recipe at toy size, on scenes of its pictures' size where its own data is not on every machine."""
     recipe = read_recipe(name)
@@ -58,6 +73,8 @@ def toy(name: str) -> Recipe:
             data = replace(data, gives=("image", part) if need == "question" else (part,))
     if labelled:
         data = replace(data, objects=(1, 1), gives=("image", "label"), label_of="colour")
+    if "boxes" in needs:
+        data = replace(data, gives=("image", "boxes"), label_of="shape")
     tokenizer = recipe.tokenizer and load(type(recipe.tokenizer), to_dict(recipe.tokenizer) | {"max_captions": 500})
     if tokenizer is None and isinstance(recipe.model, ViLTConfig):  # that of `initial`
         tokenizer = WordPieceTokenizerConfig(vocab_size=240, max_captions=500)
@@ -66,7 +83,7 @@ def toy(name: str) -> Recipe:
         recipe,
         initial=None,
         model=shrunk(whole(recipe)),
-        data=replace(data, count=1000),
+        data=with_regions(replace(data, count=1000)) if "regions" in needs else replace(data, count=1000),
         tokenizer=tokenizer,
         loader=replace(recipe.loader, batch_size=32, workers=0),
         schedule=replace(recipe.schedule, warmup=5),
