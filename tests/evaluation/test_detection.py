@@ -72,6 +72,22 @@ def test_the_evaluator_gives_the_official_numbers() -> None:
     assert {"detection/AP", "detection/AP50", "detection/AR100"} <= set(values)
 
 
+def test_masks_are_measured_where_both_have_them() -> None:
+    masked = ScenesConfig(count=3, image_size=64, gives=("image", "boxes", "masks"), label_of="shape", seed=3)
+    names = ("star", "ring", "bolt", *(name for name in masked.build().class_names if name not in NAMES))
+    model = small(masks=True, class_names=names)
+    values = dict(Detection(masked.build()).run(Embedder(model, None)))
+    source: Any = masked.build()
+    found = Pictura(model, None, torch.device("cpu")).detect(
+        [source[i]["image"] for i in range(3)], source.class_names, threshold=0.0
+    )
+    wanted = average_precision(Truth.of([source[i] for i in range(3)], source.class_names), found)
+    assert "mask/AP" in wanted
+    assert values == pytest.approx({f"detection/{name}": value for name, value in wanted.items()}, abs=1e-9)
+    plain = dict(Detection(WORLD.build()).run(Embedder(model, None)))
+    assert not any("mask" in name for name in plain)
+
+
 def named(clip: CLIP, tokenizer: Tokenizer, *names: str) -> tuple[ViLD, Embedder]:
     """A detector that reads texts as a CLIP does."""
     config = started(clip.config, ViLDConfig(image=SMALL, width=16, class_names=names, proposals=30), 64)

@@ -41,8 +41,9 @@ class Truth:
         negatives: Sequence[Iterable[int]] | None = None,
         not_exhaustive: Sequence[Iterable[int]] | None = None,
     ) -> "Truth":
-        """examples: `boxes` [k 4] and `labels` [k] each, and perhaps `crowd` [k] bool, `masks` [k y x] bool, `areas`
-        [k] (else those of masks, else of boxes), `size` (y, x) and `key`. Without official ids all count from 1.
+        """examples: `boxes` [k 4] and `labels` [k] each, and perhaps `crowd` [k] bool, `masks` ([k y x] bool, or as
+        `rle` packs them), `areas` [k] (else those of masks, else of boxes), `size` (y, x) and `key`. Without official
+        ids all count from 1.
 
         `frequencies` are of classes (r, c or f); `negatives` (labels that are surely not in it) and `not_exhaustive`
         (labels of which not all boxes are drawn) are of pictures, and make the truth a federated one.
@@ -58,10 +59,10 @@ class Truth:
             image: dict[str, Any] = {"id": place + 1 if image_ids is None else int(image_ids[place])}
             boxes, labels = xywh(example["boxes"]), torch.as_tensor(example["labels"]).tolist()
             crowd = torch.as_tensor(example.get("crowd", [False] * len(boxes))).tolist()
-            packed = rle(torch.as_tensor(example["masks"])) if "masks" in example else None
+            packed = masks if isinstance(masks := example.get("masks"), list | None) else rle(torch.as_tensor(masks))
             areas = example.get("areas", [w * h for _, _, w, h in boxes] if packed is None else areas_of(packed))
-            if packed is not None or "size" in example:
-                size = example["size"] if packed is None else example["masks"].shape[1:]
+            if packed or "size" in example:
+                size = packed[0]["size"] if packed else example["size"]
                 image |= {"height": int(size[0]), "width": int(size[1])}
             if negatives is not None:
                 image["neg_category_ids"] = [ids[label] for label in negatives[place]]

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from pictura.data.source import Source, SourceConfig
 from pictura.evaluation.average_precision import Truth, average_precision
 from pictura.evaluation.base import Evaluator, EvaluatorConfig
+from pictura.evaluation.coco_results import rle
 from pictura.evaluation.detect import check_detects, detected
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Panel
@@ -46,12 +49,21 @@ class Detection(Evaluator):
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         self.check(embedder.model)
         names, known = self.source.class_names, embedder.model.config.class_names
-        keys = ("boxes", "labels", "crowd", *(("masks",) if embedder.model.masks is not None else ()))
-        found, examples, indices = [], list[dict[str, Any]](), list[int]()
+        masked, areas = embedder.model.masks is not None, getattr(self.source, "objects", None)
+        found, examples, indices = list[dict[str, Any]](), list[dict[str, Any]](), list[int]()
         for told, batch, row in detected(embedder, self.source, names, self.by):
-            found.append(told)
-            indices.append(int(batch["index"][row]))
-            examples.append({key: batch[key][row] for key in ("key", *keys) if key in batch})
+            index = int(batch["index"][row])
+            example: dict[str, Any] = {
+                key: batch[key][row] for key in ("key", "boxes", "labels", "crowd") if key in batch
+            }
+            if areas is not None:  # the file's own, by which it says what is small
+                example["areas"] = areas(index)["areas"]
+            if masked and "masks" in batch:  # packed: those of a whole data set fit in no memory
+                example["masks"] = rle(torch.as_tensor(batch["masks"][row]))
+            kept: dict[str, Any] = {key: value for key, value in told.items() if key != "masks"}
+            found.append(kept | ({"masks": rle(told["masks"])} if "masks" in example else {}))
+            indices.append(index)
+            examples.append(example)
         official = {key: getattr(self.source, key) for key in OFFICIAL if getattr(self.source, key, None)}
         if "image_ids" in official:
             official["image_ids"] = [official["image_ids"][index] for index in indices]
