@@ -353,6 +353,8 @@ def detect(a: argparse.Namespace) -> Answer:
         raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
     if a.out is not None and a.out.exists() and not a.out.is_dir():
         raise ValueError(f"--out {a.out}: is a file; give a folder")
+    if a.out is not None:
+        run.drawn_at(a.out, images)
     model = run.load(a.model)
     with run.watched(model.embedder):
         found = model.detect(images, names, a.threshold, a.top)
@@ -370,7 +372,7 @@ def detect(a: argparse.Namespace) -> Answer:
             rows.append((str(path) if not place else "", thing["label"], score, where))
     show(a, "", rows)
     if a.out is not None:
-        run.save_detections(a.out, images, found)
+        run.save_detections(a.out, images, found, names)
         say(f"{a.out}: the pictures with what was found, and detections.json")
     return out
 

@@ -17,16 +17,20 @@ from pictura.config import load as read_config
 from pictura.config.messages import explain, nearest
 from pictura.data.batches import Batches, LoaderConfig
 from pictura.data.fit import FitConfig
+from pictura.data.jitter import JitterConfig
 from pictura.data.reader import FROM_SOURCE, GIVEN
 from pictura.data.source import Source, SourceConfig
 from pictura.data.text import Tokenizer, TokenizerConfig
-from pictura.data.views import CropConfig, ViewConfig
+from pictura.data.views import CropConfig, NoViewConfig, ViewConfig
 from pictura.distributed.ranks import broadcast, is_main
 from pictura.distributed.ranks import world as processes
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, measure
 from pictura.evaluation.embed import Embedder
+from pictura.evaluation.prompts import spoken
+from pictura.evaluation.teach import fingerprint
 from pictura.evaluation.zeroshot import classifier
 from pictura.models.base import ModelConfig, TextConfig
+from pictura.models.clip import CLIPConfig
 from pictura.models.pictures import PictureModelConfig
 from pictura.models.vild import ViLDConfig
 from pictura.models.vilt import ViLTConfig
@@ -132,7 +136,12 @@ def prepare(
     check_batch(objectives, recipe.loader)
     config = with_targets(config, recipe, objectives, source)
     model = built_model(recipe, config, initial)
-    if initial is not None and isinstance(config, ViLDConfig):
+    if isinstance(config, ViLDConfig) and config.text is not None and not resumed:
+        if initial is None:
+            raise ValueError(
+                "model.text: a detector's words are those of an `initial` model; leave it out, and name one"
+            )
+        check_teacher(initial, recipe, source)
         name_classes(model, config, Embedder(initial, tokenizer))
     task = Task(model, objectives, {name: weight_of(objective) for name, objective in recipe.objectives.items()})
     check_view(recipe, config)
@@ -213,8 +222,24 @@ def built_model(recipe: Recipe, config: ModelConfig, initial: nn.Module | None) 
 
 def name_classes(model: nn.Module, config: ViLDConfig, embedder: Embedder) -> None:
     """A detector's classes become the texts of their names, by the model that it begins with."""
+    names = [spoken(name) for name in config.class_names]
     with torch.no_grad():
-        model.classes.copy_(classifier(embedder, config.class_names, config.templates).T)  # type: ignore[operator]
+        model.classes.copy_(classifier(embedder, names, config.templates).T)  # type: ignore[operator]
+
+
+def check_teacher(initial: nn.Module, recipe: Recipe, source: Source) -> None:
+    """ValueError where regions were embedded by another CLIP than the one whose texts are to name them."""
+    inside: Any = source
+    while not hasattr(inside, "store") and hasattr(inside, "source"):
+        inside = inside.source
+    taught = getattr(inside, "store", None)
+    if taught is None or not isinstance(initial.config, CLIPConfig):
+        return
+    if taught.about.get("teacher") not in (None, fingerprint(initial)):
+        raise ValueError(
+            f"data: the regions in {taught.folder} were embedded by another model than {recipe.initial}, the `initial` "
+            "one; words and pictures must be of one, so teach again, into another folder"
+        )
 
 
 def built_evaluators(recipe: Recipe, model: nn.Module) -> dict[str, Evaluator]:
@@ -326,6 +351,12 @@ def check_view(recipe: Recipe, config: ModelConfig) -> None:
             f"{what}, but model.image.image_size is {config.tower.image_size}; "
             "give both the same, or with `initial` the view's alone"
         )
+    if isinstance(config, ViLDConfig):
+        if not isinstance(view, JitterConfig | NoViewConfig):
+            raise ValueError(
+                "view.kind: boxes must go with their pixels, and pictures be of one size; try jitter or none"
+            )
+        return
     if isinstance(view, FitConfig):
         if "fit" not in config.resizes:
             raise ValueError("view.kind: fit: pictures would differ in size, and this model wants all of one; try crop")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -254,10 +254,27 @@ def within(config: Config) -> Iterator[Config]:
                 yield from within(one)
 
 
-def save_detections(folder: Path, images: Sequence[Path], found: Sequence[Mapping[str, Any]]) -> None:
-    """Each picture with what was found drawn into it, and all of it as COCO's JSON, with scores."""
+def drawn_at(folder: Path, images: Sequence[Path]) -> list[Path]:
+    """A file in `folder` for each picture, by its name; where two have the same, with a number."""
+    taken, places = set[str](), list[Path]()
+    for path in images:
+        name = next(n for n in chain([path.stem], (f"{path.stem}-{k}" for k in count(2))) if n not in taken)
+        taken.add(name)
+        places.append(folder / f"{name}.png")
+    given = {path.resolve() for path in images}
+    if over := next((place for place in places if place.resolve() in given), None):
+        raise ValueError(f"--out {folder}: {over} is one of the pictures; give another folder")
+    return places
+
+
+def save_detections(
+    folder: Path, images: Sequence[Path], found: Sequence[Mapping[str, Any]], names: Sequence[str] = ()
+) -> None:
+    """Each picture with what was found drawn into it, and all of it as COCO's JSON, with scores; categories are in the
+    order of `names`. ValueError where that would write over one of the pictures."""
+    places = drawn_at(folder, images)
     folder.mkdir(parents=True, exist_ok=True)
-    names = list(dict.fromkeys(name for one in found for name in one["text_labels"]))
+    names = list(dict.fromkeys([*names, *(name for one in found for name in one["text_labels"])]))
     ids = {name: number for number, name in enumerate(names, 1)}
     pictures: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -269,8 +286,7 @@ def save_detections(folder: Path, images: Sequence[Path], found: Sequence[Mappin
             area = row["bbox"][2] * row["bbox"][3]
             more = {"id": len(annotations) + 1, "category_id": ids[name], "area": area, "iscrowd": 0}
             annotations.append(row | more)
-        twice = sum(other.stem == path.stem for other in images) > 1
-        with_things(picture, one).save(folder / f"{path.stem}{f'-{number}' if twice else ''}.png")
+        with_things(picture, one).save(places[number - 1])
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     coco = {"images": pictures, "categories": categories, "annotations": annotations}
     write_text(folder / "detections.json", json.dumps(coco))

@@ -22,7 +22,8 @@ from pictura.evaluation.embed import Embedder
 from pictura.evaluation.ready import Pictura
 from pictura.models.clip import CLIP
 from pictura.models.vild import ViLD, ViLDConfig
-from pictura.run import save_detections
+from pictura.recipe import name_classes
+from pictura.run import drawn_at, save_detections
 from pictura.weights.initial import inherited, started
 from tests.models.test_vild import SMALL, pictures, small
 
@@ -62,6 +63,18 @@ def test_boxes_are_in_pixels_of_the_picture_as_it_came() -> None:
         assert [NAMES[label] for label in own["labels"].tolist()] == one["text_labels"]
 
 
+def test_what_is_told_is_the_best_above_the_threshold() -> None:
+    ready, image = Pictura(small(masks=True), None, torch.device("cpu")), Photographs()[0]["image"]
+    every = ready.detect([image], threshold=0.0)[0]
+    least = float(every["scores"][6])
+    some = ready.detect([image], threshold=least, most=4)[0]
+    for key in ("boxes", "scores", "labels", "masks", "text_labels"):
+        assert len(some[key]) == 4
+        assert (torch.as_tensor(some[key] == every[key][:4])).all()
+    assert len(ready.detect([image], threshold=least)[0]["scores"]) == 7
+    assert len(ready.detect([image], threshold=1.1)[0]["masks"]) == 0
+
+
 def test_the_evaluator_gives_the_official_numbers() -> None:
     model, source = small(), Photographs()
     values = dict(Detection(source).run(Embedder(model, None)))
@@ -95,6 +108,7 @@ def named(clip: CLIP, tokenizer: Tokenizer, *names: str) -> tuple[ViLD, Embedder
     torch.manual_seed(0)
     model = config.build()
     model.load_state_dict(inherited(clip, config, model))
+    name_classes(model, config, Embedder(clip, tokenizer))
     return model.eval(), Embedder(model, tokenizer)
 
 
@@ -105,9 +119,10 @@ def test_base_and_novel_classes_are_told_apart(model: CLIP, tokenizer: Tokenizer
     closed = PartlyLabelledConfig(of=WORLD, classes=("star", "ring"))
     values = measure({"d": DetectionConfig(data=closed, name="x").build()}, embedder)
     assert "detection/x/AP" in values and "detection/x/AP/base" not in values, "there is nothing novel"
-    vectors, trained = vocabulary(embedder, ("a red star", "star", "ring"))
+    vectors, trained = vocabulary(embedder, ("a_red_star", "star", "ring"))
     assert trained.tolist() == [False, True, True] and vectors.shape == (3, detector.config.embed_dim)
-    assert vectors.norm(dim=1) == pytest.approx(torch.ones(3))
+    texts = torch.from_numpy(Pictura(model, tokenizer, torch.device("cpu")).embed_texts(["a red star", "star", "ring"]))
+    assert (vectors - texts).abs().max() < 1e-5, "as people say it, known or not"
 
 
 @pytest.mark.parametrize(
@@ -146,5 +161,10 @@ def test_what_was_found_is_drawn_and_written_as_coco_has_it(tmp_path: Path) -> N
         x, y, width, height = one["bbox"]
         assert torch.allclose(torch.tensor([x, y, x + width, y + height]), box, atol=1e-3)
         assert one["segmentation"]["size"] == [96, 160]
+    assert drawn_at(tmp_path, [Path("x/a.jpg"), Path("y/a.jpg"), Path("a-2.jpg")])[:] == [
+        tmp_path / "a.png", tmp_path / "a-2.png", tmp_path / "a-2-2.png"
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"a\.png is one of the pictures; give another folder"):
+        save_detections(tmp_path, [image], found)
     nothing = {key: value[:0] for key, value in found[0].items()}
     assert (np.asarray(with_things(Image.open(image), nothing)) == plain).all()

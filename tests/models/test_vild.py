@@ -161,6 +161,8 @@ def test_a_detector_begins_with_a_clips_words_and_reads_texts_as_it_does() -> No
         ({"class_names": ("a", "a")}, "class_names: 'a' is there twice"),
         ({"nms": 1.5}, "nms: 1.5 is not from 0 to 1"),
         ({"detections": 0}, "detections: 0 must be above zero"),
+        ({"templates": ("a photo",)}, "sentences with {} where the name goes"),
+        ({"templates": ()}, "sentences with {} where the name goes"),
     ],
 )
 def test_what_cannot_be_is_said(changes: dict[str, Any], says: str) -> None:
@@ -168,6 +170,53 @@ def test_what_cannot_be_is_said(changes: dict[str, Any], says: str) -> None:
         ViLDConfig(image=SMALL, **changes)
     with pytest.raises(ValueError, match="convs: -1"):
         HeadConfig(convs=-1)
+
+
+def test_a_detector_goes_on_from_a_detector() -> None:
+    from pictura.weights.initial import inherited, started, with_classes
+
+    old = small()
+    config = with_classes(started(old.config, None, 64), ("star", "ring", "bolt"))
+    assert config == old.config
+    model = config.build()
+    model.load_state_dict(inherited(old, config, model))
+    assert torch.equal(model.classes, old.classes)
+    with pytest.raises(ValueError, match=r"class_names: 3 classes .* but the data has 2 classes"):
+        with_classes(config, ("star", "drop"))
+    text = TextTransformerConfig(width=16, heads=2, depth=1, vocab_size=50, context_length=8)
+    reads = small(text=text)
+    config = with_classes(started(reads.config, None, 64), ("ring", "drop"))
+    assert isinstance(config, ViLDConfig) and config.text == text and config.class_names == ("ring", "drop")
+    model = config.build()
+    weights = inherited(reads, config, model)
+    model.load_state_dict(weights)
+    assert torch.equal(weights["text_projection.weight"], reads.text_projection.weight)  # type: ignore[union-attr]
+    assert weights["classes"].shape == (2, 12)
+
+
+@torch.inference_mode()
+def test_many_pictures_are_looked_at_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pictura.models import vild
+
+    model, given = small(), pictures(*[(64, 64)] * 5)
+    together, sizes = model.detect(given), list[int]()
+    real = model._see
+    monkeypatch.setattr(vild, "PIXELS", 2 * 64 * 64)
+    monkeypatch.setattr(model, "_see", lambda image: sizes.append(len(image)) or real(image))
+    for one, other in zip(model.detect(given), together, strict=True):
+        assert (one["boxes"] - other["boxes"]).abs().max() < 1e-4
+    assert sizes == [2, 2, 1]
+
+
+@torch.inference_mode()
+def test_anchors_lie_where_their_cells_are() -> None:
+    """Also where a level's cells do not divide the picture, of which torchvision takes the quotient, rounded down."""
+    model = small()
+    seen = model._see(pictures((160, 160))[0][None])
+    anchors = seen.found[2]
+    middles = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert seen.maps[-1].shape[2:] == (3, 3)
+    assert middles[-27:].unique(dim=0).tolist() == [[x, y] for x in (0.0, 64.0, 128.0) for y in (0.0, 64.0, 128.0)]
 
 
 def test_one_head_is_no_ensemble_and_learnt_classes_are_no_texts() -> None:

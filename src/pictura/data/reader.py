@@ -127,7 +127,7 @@ class Reader:
     def _move(self, row: Batch, placement: Placement | None) -> None:
         """The boxes of a row, and what is beside them, to where the view has put them."""
         if placement is None:
-            raise ValueError("this view does not say where it puts boxes; try kind: jitter, fit or none")
+            raise ValueError("this view does not say where it puts boxes; try kind: jitter or none")
         for name in self.boxes:
             row[name], there = placement.boxes(row[name])
             row[name] = row[name][there]

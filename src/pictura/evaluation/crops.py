@@ -48,12 +48,13 @@ def embedded(teacher: Embedder, pictures: Iterable[tuple[Tensor, Tensor]]) -> It
 
     def told(last: bool) -> Iterator[Tensor]:
         nonlocal waiting, done
-        ready = torch.cat(waiting) if waiting else torch.empty(0, 3, side, side, dtype=torch.uint8)
+        nothing = torch.empty(0, 3, side, side, dtype=torch.uint8, device=teacher.device)
+        ready = torch.cat([nothing, *waiting])
         size = teacher.batch_size
         whole = len(ready) if last else len(ready) // size * size
         for begin in range(0, whole, size):
             with evaluating(teacher.model), torch.inference_mode():
-                vectors = teacher.model.encode_image(ready[begin : min(begin + size, whole)].to(teacher.device))
+                vectors = teacher.model.encode_image(ready[begin : min(begin + size, whole)])
             done.append(F.normalize(vectors.float(), dim=-1).cpu())
         waiting = [ready[whole:]]
         rows = torch.cat(done) if done else torch.empty(0, teacher.model.config.embed_dim)
@@ -65,7 +66,7 @@ def embedded(teacher: Embedder, pictures: Iterable[tuple[Tensor, Tensor]]) -> It
 
     for image, boxes in pictures:
         both = torch.cat([widened(boxes, times) for times in TIMES])
-        waiting.append(crops(image, both, side).cpu())
+        waiting.append(crops(image.to(teacher.device), both, side))
         sizes.append(len(boxes))
         if sum(map(len, waiting)) >= teacher.batch_size:
             yield from told(last=False)

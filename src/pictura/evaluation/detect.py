@@ -8,6 +8,7 @@ from torch import Tensor
 from pictura.data.batches import Batch, ordered, prefetch
 from pictura.data.source import Source
 from pictura.evaluation.embed import Embedder, evaluating
+from pictura.evaluation.prompts import spoken
 from pictura.evaluation.zeroshot import classifier
 from pictura.models.vild import By, Detections
 
@@ -22,22 +23,24 @@ def check_detects(model: object) -> None:
 def vocabulary(embedder: Embedder, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """k names -> their vectors [k e], and which of them had boxes in training, [k]. ValueError for no names, a name
     twice, and for one that a detector without texts does not know."""
-    model, own = embedder.model, list(embedder.model.config.class_names)
+    model, own = embedder.model, {name: row for row, name in enumerate(embedder.model.config.class_names)}
     if not names or len(set(names)) != len(names):
         twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
         raise ValueError("names: none given" if twice is None else f"names: {twice!r} is there twice")
     trained = torch.tensor([name in own for name in names])
-    if model.text is not None:
-        return classifier(embedder, names, model.config.templates).T, trained
-    if not trained.all():
-        strange = names[int(trained.int().argmin())]
-        raise ValueError(f"names: this detector reads no texts, and was not trained on {strange!r}; it finds {own}")
-    vectors: Tensor = model.classes.detach().float().cpu()[[own.index(name) for name in names]]
-    return vectors, trained
+    new = [name for name in names if name not in own]
+    if new and model.text is None:
+        raise ValueError(
+            f"names: this detector reads no texts, and was not trained on {new[0]!r}; it finds {', '.join(own)}"
+        )
+    known = model.classes.detach().float().cpu()
+    texts = classifier(embedder, [spoken(name) for name in new], model.config.templates).T if new else known[:0]
+    rows = iter(texts)
+    return torch.stack([known[own[name]] if name in own else next(rows) for name in names]), trained
 
 
 def detected(
-    embedder: Embedder, source: Source, names: Sequence[str], by: By | None = None
+    embedder: Embedder, source: Source, names: Sequence[str], by: By | None = None, threshold: float = 0.0
 ) -> Iterator[tuple[Detections, Batch, int]]:
     """What is found in each picture of `source`, on the CPU, with its batch and its row there, in order. Bad pictures
     are left out and counted in `embedder.bad`."""
@@ -49,7 +52,7 @@ def detected(
     for batch in prefetch(batches, embedder.device):
         whole = [placement.whole for placement in batch["placement"]]
         with evaluating(embedder.model), torch.inference_mode():
-            found = embedder.model.detect(batch["image"], classes, trained, by, whole)
+            found = embedder.model.detect(batch["image"], classes, trained, by, whole, threshold)
         for row, one in enumerate(found):
             yield {key: value.cpu() for key, value in one.items()}, batch, row
         done += len(found)

@@ -136,7 +136,8 @@ class Embedder:
         size = c.image.image_size
         if c.resize == "fit":
             patch = getattr(c.image, "patch_size", 1)
-            return FitConfig(image_size=size, longest=c.longest, patch_size=patch).build()
+            longest = c.limit if hasattr(c, "limit") else c.longest
+            return FitConfig(image_size=size, longest=longest, patch_size=patch).build()
         return CropConfig(image_size=size, resize=c.resize, interpolation=c.interpolation, crop=c.crop).build()
 
     @property

@@ -65,6 +65,11 @@ def templates_of(choice: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(choice)
 
 
+def spoken(name: str) -> str:
+    """A class name as data sets write it -> as people say it: "aerosol_can/spray" is "aerosol can or spray"."""
+    return " ".join(name.replace("_", " ").replace("/", " or ").rstrip(".").split())
+
+
 def fill(template: str, name: str) -> str:
     """Plain replacement: a class name may hold braces, and so may the rest of a template."""
     return template.replace("{}", name)

@@ -23,6 +23,7 @@ from pictura.evaluation.reading import check_head
 from pictura.evaluation.rerank import check_matches, pair_scores
 from pictura.evaluation.zeroshot import classifier
 from pictura.layers.linear import runs_here
+from pictura.models.vild import Detections
 from pictura.models.vilt import ViLT
 from pictura.weights.foreign import load_model
 
@@ -124,13 +125,13 @@ class Pictura:
         """
         check_detects(self.model)
         names = tuple(names or self.embedder.model.config.class_names)
-        read = detected(self.embedder, Pictures(images), names)
-        out: list[dict[str, Any]] = []
-        for found, _, _ in self.embedder.strictly(lambda: list(read)):
-            kept = (found["scores"] >= threshold).nonzero().squeeze(1)[:most]
-            told: dict[str, Any] = {key: value[kept] for key, value in found.items()}
-            out.append(told | {"text_labels": [names[label] for label in found["labels"][kept].tolist()]})
-        return out
+        read = detected(self.embedder, Pictures(images), names, threshold=threshold)
+
+        def told(found: Detections) -> dict[str, Any]:
+            best = {key: value[:most].clone() for key, value in found.items()}
+            return best | {"text_labels": [names[label] for label in best["labels"].tolist()]}
+
+        return self.embedder.strictly(lambda: [told(found) for found, _, _ in read])
 
     def point(self, image: Picture, text: str) -> Image.Image:
         """The picture, once for each word of `text`, bright where a ViLT finds that word."""

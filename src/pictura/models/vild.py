@@ -22,6 +22,7 @@ from pictura.models.pictures import PictureModelConfig, read_pictures
 from pictura.models.resnet import ResNetConfig
 from pictura.models.vild_parts import HeadConfig, MaskHead, Proposer, Pyramid, RegionHead, reset
 
+PIXELS = 8 * 800 * 1333  # looked at at a time, where nothing is learnt
 By = Literal["words", "picture", "ensemble"]
 Detections = dict[str, Tensor]
 
@@ -31,10 +32,11 @@ class ViLDConfig(PictureModelConfig):
     """`image` is the backbone. `text`, the CLIP's, is given by `initial`, and never trained; without it `class_names`
     are all that can be found. templates: the sentences that a class's name is put in, for a text each.
 
-    longest: side of a picture, in pixels, as in the view `fit`. width: of the maps. anchors: side of a level's anchors,
-    in pixels of its map. proposals: how many regions of a picture are looked at. detections: how many are told, at
-    most; of all (region, class) pairs the best ten times as many are compared. nms: overlap from which two boxes of a
-    class are one. share: of a class's probability, how much the better-suited of the ensemble's heads has.
+    longest: the longer side of a picture is brought to so many pixels to be looked at; None is image_size. width: of
+    the maps. anchors: side of a level's anchors, in pixels of its map. proposals: how many regions of a picture are
+    looked at. detections: how many are told, at most; of all (region, class) pairs the best ten times as many are
+    compared. nms: overlap from which two boxes of a class are one. share: of a class's probability, how much the
+    better-suited of the ensemble's heads has.
     """
 
     kind: ClassVar[str] = "vild"
@@ -69,9 +71,18 @@ class ViLDConfig(PictureModelConfig):
         for key in ("nms", "share"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key}: {getattr(self, key)} is not from 0 to 1")
+        if not self.templates or any("{}" not in one for one in self.templates):
+            raise ValueError(
+                f"templates: {list(self.templates)}: sentences with {{}} where the name goes; try ['{{}}']"
+            )
         if len(set(self.class_names)) != len(self.class_names):
             twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
             raise ValueError(f"class_names: {twice!r} is there twice")
+
+    @property
+    def limit(self) -> int:
+        """`longest`, in pixels where that is None too."""
+        return self.longest or self.tower.image_size
 
     @property
     def backbone(self) -> ResNetConfig:
@@ -86,7 +97,8 @@ class ViLDConfig(PictureModelConfig):
 
 
 class Seen(NamedTuple):
-    """Pictures of one size, looked at. maps: [b c y x] of each level; found: what `Proposer` gives."""
+    """Pictures of one size, looked at. maps: [b c y x] float32 of each level, as RoIAlign wants them; found: what
+    `Proposer` gives."""
 
     maps: list[Tensor]
     found: tuple[Tensor, Tensor, Tensor]
@@ -160,11 +172,11 @@ class ViLD(Once):
         pixels = F.pad(pixels, (0, across, 0, down))
         size = (pixels.shape[2], pixels.shape[3])
         maps = self.pyramid(self.image.maps(pixels))
-        return Seen(maps, self.proposer(maps, size), size)
+        return Seen([one.float() for one in maps], self.proposer(maps, size), size)
 
     def pool(self, seen: Seen, boxes: list[Tensor], side: int = 7) -> Tensor:
         """boxes: b of [n 4] -> [n c side side], of the level that suits each box's size."""
-        maps = {str(i): one.float() for i, one in enumerate(seen.maps[:-1])}
+        maps = {str(i): one for i, one in enumerate(seen.maps[:-1])}
         out: Tensor = self.align[side](maps, boxes, [seen.size] * len(boxes))
         return out.to(self.background.dtype)
 
@@ -175,13 +187,15 @@ class ViLD(Once):
         `ensemble`: their geometric mean, in which the words weigh `share` where the class was `trained`, [k], and
         1 - share elsewhere (section 3.4, equation 6).
         """
-        said = named(regions, classes, self.background, self.logit_scale.exp()).softmax(1)[:, 1:]
-        if by == "words":
+        scale, shown = self.logit_scale.exp(), None
+        if by != "words":
+            assert taught is not None
+            shown = named(taught, classes, self.background, scale)[:, 1:].softmax(1)
+            if by == "picture":
+                return shown
+        said = named(regions, classes, self.background, scale).softmax(1)[:, 1:]
+        if shown is None:
             return said
-        assert taught is not None
-        shown = named(taught, classes, self.background, self.logit_scale.exp())[:, 1:].softmax(1)
-        if by == "picture":
-            return shown
         share = torch.where(trained, self.config.share, 1 - self.config.share)
         return said**share * shown ** (1 - share)
 
@@ -192,13 +206,14 @@ class ViLD(Once):
         trained: Tensor | None = None,
         by: By | None = None,
         whole: Sequence[tuple[int, int]] | None = None,
+        threshold: float = 0.0,
     ) -> list[Detections]:
         """Pictures, each of any size, uint8 or normalised -> of each a dict of `boxes` [n 4], x0 y0 x1 y1 in its
         pixels, `scores` [n], the best first, `labels` [n], and `masks` [n y x] bool where the model has them.
 
         classes: [k e], by default those of `class_names`; trained: [k], which of them had boxes in training. whole:
-        (y, x) of the pictures that these were resized from, in whose pixels the answer is then. Pictures of one size
-        are looked at together; nothing else of the others in a batch has an influence.
+        (y, x) of the pictures that these were resized from, in whose pixels the answer is then. threshold: the least
+        score. Pictures of one size are looked at together, a few at a time; nothing of the others has an influence.
         """
         by = by or ("ensemble" if self.taught is not None else "words")
         if by != "words" and self.taught is None:
@@ -209,7 +224,8 @@ class ViLD(Once):
         found = self._by_size(image, lambda pictures: self._detect(pictures, classes, trained.to(device), by))
         for i, one in enumerate(found):
             seen = (image[i].shape[-2], image[i].shape[-1])
-            self._finish(one, seen, seen if whole is None else whole[i])
+            kept = int((one["scores"] >= threshold).sum())  # the best come first
+            found[i] = self._finish({k: v[:kept] for k, v in one.items()}, seen, seen if whole is None else whole[i])
         return found
 
     def propose(self, image: Tensor | Sequence[Tensor]) -> list[Detections]:
@@ -231,10 +247,13 @@ class ViLD(Once):
         for i, one in enumerate(image):
             groups[tuple(one.shape[-2:])].append(i)
         out: list[Detections] = [{}] * len(image)
-        for members in groups.values():
-            pictures = torch.stack([image[i] for i in members]).to(self.background.device)
-            for i, one in zip(members, find(pictures), strict=True):
-                out[i] = one
+        for size, members in groups.items():
+            some = max(1, PIXELS // (size[0] * size[1]))
+            for begin in range(0, len(members), some):
+                part = members[begin : begin + some]
+                pictures = torch.stack([image[i] for i in part]).to(self.background.device)
+                for i, one in zip(part, find(pictures), strict=True):
+                    out[i] = one
         return out
 
     def _detect(self, image: Tensor, classes: Tensor, trained: Tensor, by: By) -> list[Detections]:
@@ -263,11 +282,16 @@ class ViLD(Once):
                 one["masks"] = own
         return found
 
-    def _finish(self, one: Detections, seen: tuple[int, int], whole: tuple[int, int]) -> None:
+    def _finish(self, one: Detections, seen: tuple[int, int], whole: tuple[int, int]) -> Detections:
         """Boxes from pixels of what was seen to those of the whole picture, and masks [n 28 28] into it."""
         from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+        boxes = one["boxes"]
         if seen != whole:
-            one["boxes"] = one["boxes"] * one["boxes"].new_tensor([whole[1] / seen[1], whole[0] / seen[0]] * 2)
-        if "masks" in one:
-            one["masks"] = paste_masks_in_image(one["masks"][:, None], one["boxes"], whole).squeeze(1) >= 0.5
+            boxes = boxes * boxes.new_tensor([whole[1] / seen[1], whole[0] / seen[0]] * 2)
+        if "masks" not in one:
+            return one | {"boxes": boxes}
+        masks = torch.empty(len(boxes), *whole, dtype=torch.bool, device=boxes.device)
+        for row, small, box in zip(masks, one["masks"], boxes, strict=True):  # one by one: they are float32 at first
+            row[:] = paste_masks_in_image(small[None, None], box[None], whole)[0, 0] >= 0.5
+        return one | {"boxes": boxes, "masks": masks}

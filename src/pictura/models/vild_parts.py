@@ -67,14 +67,15 @@ class Proposer(nn.Module):
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Maps of pictures [b 3 y x] of that size -> objectness: [b n], before the sigmoid, deltas: [b n 4], and
         anchors: [n 4], all float32."""
-        from torchvision.models.detection.image_list import ImageList
         from torchvision.models.detection.rpn import concat_box_prediction_layers
 
         b = len(maps[0])
         scores, deltas = self.rpn.head(maps)
         flat, boxes = concat_box_prediction_layers([s.float() for s in scores], [d.float() for d in deltas])
-        grids = [one.new_empty(1, 0, *one.shape[-2:], dtype=torch.float32) for one in maps]  # of which anchors are
-        (anchors,) = self.rpn.anchor_generator(ImageList(torch.empty(1, 0, *size), [size]), grids)
+        generator, fine = self.rpn.anchor_generator, size[0] // maps[0].shape[-2]
+        generator.set_cell_anchors(torch.float32, flat.device)
+        strides = [[torch.tensor(fine * 2**level, device=flat.device)] * 2 for level in range(len(maps))]
+        anchors = torch.cat(generator.grid_anchors([one.shape[-2:] for one in maps], strides))
         return flat.view(b, -1), boxes.view(b, -1, 4), anchors
 
     def boxes(self, deltas: Tensor, anchors: Tensor) -> Tensor:

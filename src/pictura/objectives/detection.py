@@ -2,7 +2,8 @@
 section 3.3).
 
 Each picture's loss is a mean over the anchors and regions that are drawn for it, by its own seed, so it is the same in
-any batch. Where a picture has nothing, all of it is background.
+any batch. Where a picture has nothing, all of it is background. The proposals' boxes have torchvision's smooth L1, nine
+times the Huber loss of ViLD's code; the regions' boxes have that one.
 """
 
 from dataclasses import dataclass

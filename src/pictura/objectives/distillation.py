@@ -59,6 +59,9 @@ class Distillation(Objective):
         counts = torch.tensor([len(one) for one in boxes], device=device)
         picture = torch.arange(len(boxes), device=device).repeat_interleave(counts)
         head = model.regions if model.taught is None else model.taught
+        if len(taught) and taught[0].shape[1] != model.config.embed_dim:
+            e = taught[0].shape[1]
+            raise ValueError(f"the regions were taught in {e} numbers each, but the model has {model.config.embed_dim}")
         vectors, wanted = head.project(head(model.pool(seen, boxes))), torch.cat(taught)
         alike = nn.functional.cosine_similarity(vectors.detach().float(), wanted)
         distance = per_picture(distillation_loss(vectors, wanted), picture, len(boxes))

@@ -33,16 +33,20 @@ def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -
             kept = initial.longest if initial.tower.image_size == image_size else None  # it is in pixels
             longest = kept if config.longest is None else config.longest
             config = replace(config, text=_words(initial.text, config.text), longest=longest)
-    elif isinstance(config, ViLDConfig) and config.text is None:
-        return _named(initial, config)
+        if isinstance(config, ViLDConfig):
+            config = _named(initial, config)
+    elif isinstance(wanted, ViLDConfig):
+        return _named(initial, wanted)
     elif wanted is not None:
         return wanted
     return of_size(config, image_size)
 
 
 def _named(initial: ModelConfig, config: ViLDConfig) -> ViLDConfig:
-    """A detector whose classes are texts of the `initial` model, in its space."""
-    if not isinstance(initial, CLIPConfig | ViLDConfig) or initial.text is None:
+    """A detector whose classes are texts of the `initial` model, in its space; or learnt, as those of another are."""
+    if config.text is not None:
+        return config
+    if not isinstance(initial, CLIPConfig | ViLDConfig):
         raise ValueError(f"initial: this model ({initial.kind}) reads no texts; name a clip")  # type: ignore[attr-defined]
     return replace(config, text=initial.text, embed_dim=initial.embed_dim)
 
@@ -75,7 +79,10 @@ def inherited(model: nn.Module, config: ModelConfig, fresh: nn.Module) -> dict[s
     that `config` has not, or has for other answers.
     """
     weights, old = resized(model, config), model.config
-    if isinstance(config, ViLDConfig) and not isinstance(old, ViLDConfig):
+    if isinstance(config, ViLDConfig) and isinstance(old, ViLDConfig):
+        new = {"classes": fresh.state_dict()["classes"]} if config.class_names != old.class_names else {}
+        return weights | new
+    if isinstance(config, ViLDConfig):
         kept = ("text.", "text_projection.", "logit_scale")
         return dict(fresh.state_dict()) | {name: value for name, value in weights.items() if name.startswith(kept)}
     if isinstance(old, ViLTConfig) and isinstance(config, ViLTConfig):
@@ -128,7 +135,12 @@ def _new_head(old: PictureModelConfig, config: PictureModelConfig) -> bool:
 def with_classes(config: ModelConfig, names: tuple[str, ...], least: int = 0) -> ModelConfig:
     """A classifier that leaves its classes to the data gets those; ValueError where it has others, or fewer than
     `least`, which bare numbers as labels ask for."""
-    if isinstance(config, ViLDConfig) and not config.class_names:
+    if isinstance(config, ViLDConfig):
+        if config.text is None and config.class_names and config.class_names != names:
+            raise ValueError(
+                f"model.class_names: {_some(config.class_names)}, but the data has {_some(names)}; a detector that "
+                "reads no texts keeps its classes"
+            )
         return replace(config, class_names=names)
     if not isinstance(config, ClassifierConfig):
         return config
