@@ -98,6 +98,8 @@ def test_bad_entries_are_named_and_the_rest_counts(tmp_path: Path) -> None:
         {"id": 9, "width": 4, "height": 4},
         picture([]),
         picture(11, height="x"),
+        picture(12, width=2**31),
+        picture(13, height=1e30),
     ]
     annotations = [
         *NOTES,
@@ -126,6 +128,8 @@ def test_bad_entries_are_named_and_the_rest_counts(tmp_path: Path) -> None:
         "images[6]: has neither file_name nor coco_url",
         "images[7]: has no whole number as id",
         "images[8]: has no width and height in pixels",
+        "images[9]: says that the picture has 2147483648 x 30 pixels",
+        "images[10]: has no width and height in pixels",
         "annotations[4]: names no picture of the file",
         "annotations[12]: names no picture of the file",
         "annotations[13]: names no picture of the file",
@@ -221,6 +225,13 @@ def lvis() -> dict[str, Any]:
     return {"images": images, "annotations": notes, "categories": categories}
 
 
+def federated(folder: Path) -> CocoObjects:
+    """LVIS's three pictures."""
+    for identity, place in ((7, "train2017"), (2, "val2017"), (5, "train2017")):
+        write(folder / place / f"{identity}.jpg", jpeg(identity))
+    return CocoObjectsConfig(path=write(folder / "lvis_v1_val.json", json.dumps(lvis()))).build()
+
+
 @pytest.mark.parametrize(
     "file", ["lvis_v1_val.json", "annotations/lvis_v1_val.json", "coco/annotations/lvis_v1_val.json"]
 )
@@ -291,3 +302,10 @@ def test_the_real_format_is_what_pycocotools_reads(split: str) -> None:
             np.testing.assert_array_equal(
                 example["masks"], np.stack([peer.annToMask(one) for one in notes]).astype(bool)
             )
+
+
+def test_no_area_is_beyond_all_measure(tmp_path: Path) -> None:
+    source = build(
+        tmp_path, content(annotations=[note(7, 3, [1, 1, 1e300, 1e300]), note(7, 3, [1, 1, 4, 4], area=1e30)])
+    )
+    assert source.objects(0)["areas"].tolist() == [1e18, 16]

@@ -33,3 +33,16 @@ def test_a_wrong_repeat_is_refused(repeat, message):
 def test_a_mixture_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         MixtureConfig(parts={})
+
+
+def test_boxes_are_kept_only_where_all_parts_have_the_same_classes():
+    def boxed(label_of: str, count: int) -> ScenesConfig:
+        return ScenesConfig(count=count, gives=("image", "boxes", "masks"), label_of=label_of)
+
+    same = MixtureConfig(parts={"a": boxed("shape", 3), "b": boxed("shape", 2)}).build()
+    assert same.provides == same.parts[0].provides >= {"boxes", "labels", "crowd", "masks"}
+    assert same.class_names == same.parts[0].class_names != ()
+    assert (same[4]["labels"] == same.parts[1][1]["labels"]).all()
+    other = MixtureConfig(parts={"a": boxed("shape", 3), "b": boxed("colour", 2)}).build()
+    assert other.provides == {"image"} and other.class_names == ()
+    assert set(other[0]) == set(other[4]) == {"key", "image"}

@@ -1,10 +1,14 @@
 """Only what is told of a picture's boxes is there, under its new label."""
 
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pictura.data.partly import PartlyLabelledConfig
+from pictura.data.partly import PartlyLabelled, PartlyLabelledConfig
 from pictura.data.scenes import ScenesConfig
+from tests.data.test_coco_objects import build, content, federated, note
 
 WORLD = ScenesConfig(
     split="everything", gives=("image", "boxes", "masks"), label_of="shape", objects=(2, 5), count=60, image_size=32
@@ -56,17 +60,48 @@ def test_the_boxes_of_fewer_are_among_those_of_more() -> None:
     assert told(2, seed=1) != told(2)
 
 
-def test_a_crowd_stays_one_whatever_its_class() -> None:
-    some = PartlyLabelledConfig(of=WORLD, classes=BASE).build()
-    crowded = {**some.source[0], "crowd": np.ones(len(some.source[0]["labels"]), bool)}
+def test_a_crowd_is_told_where_its_own_class_is(tmp_path: Path) -> None:
+    notes = [note(7, 3, [0, 0, 5, 6], iscrowd=1), note(7, 17, [8, 8, 5, 6], iscrowd=1), note(7, 90, [20, 8, 5, 6])]
+    few = {"cat": 1}
+    source = build(tmp_path, content(annotations=[*notes, note(2, 17, [1, 1, 9, 9]), note(7, 17, [3, 3, 9, 9])]))
+    for classes in (("toothbrush", "car"), ("toothbrush",)):
+        for some in ({}, few):
+            own = PartlyLabelled(PartlyLabelledConfig(of=WORLD, classes=classes, few=some), source)
+            crowded = own[0]["labels"][own[0]["crowd"]].tolist()
+            assert crowded == ([1] if "car" in classes else []), "no cat's, not even among the few"
+            assert 0 in own[0]["labels"]
 
-    class One(type(some.source)):  # type: ignore[misc]
-        def __getitem__(self, index: int) -> dict:  # type: ignore[type-arg]
-            return crowded
 
-    some.source = One(WORLD)
-    assert some[0]["crowd"].all() and len(some[0]["boxes"]) == len(crowded["boxes"])
-    assert set(some[0]["labels"].tolist()) <= set(range(4))
+def test_what_a_file_says_of_its_pictures_is_said_of_the_classes_that_are_told(tmp_path: Path) -> None:
+    source = federated(tmp_path)  # car 3 f, cat 17 c, toothbrush 90 r
+    own = PartlyLabelled(PartlyLabelledConfig(of=WORLD, classes=("toothbrush", "cat")), source)
+    assert own.image_ids == [7, 2, 5] and own.federated
+    assert (own.category_ids, own.frequencies) == ((90, 17), ("r", "c"))
+    assert own.negatives and own.not_exhaustive and own.objects
+    assert [own.negatives(index).tolist() for index in range(3)] == [[0], [], []], "never a car, which nobody knows"
+    assert [own.not_exhaustive(index).tolist() for index in range(3)] == [[], [1], [0]]
+    for index in range(3):
+        known, example = own.objects(index), own[index]
+        for key in ("boxes", "labels", "crowd"):
+            assert np.array_equal(known[key], example[key])  # type: ignore[literal-required]
+    assert own.objects(1)["areas"].tolist() == [77.5, 1]
+    assert pickle.loads(pickle.dumps(own)).objects(1)["labels"].tolist() == [1, 0]
+
+
+def test_of_the_few_a_picture_with_others_beside_is_not_exhaustive(tmp_path: Path) -> None:
+    source = federated(tmp_path)  # a toothbrush in each of the first two pictures
+    own = PartlyLabelled(PartlyLabelledConfig(of=WORLD, classes=("car",), few={"toothbrush": 1}, repeat=2), source)
+    (told,) = own.few
+    assert own.not_exhaustive
+    found = [own.not_exhaustive(index).tolist() for index in range(2)]
+    assert found[told] == [] and found[1 - told] == [1]
+    assert len(own) == 4 and own.image_ids is None, "the file has no picture twice"
+
+
+def test_of_a_source_that_says_nothing_beside_its_examples_nothing_is_said() -> None:
+    own = PartlyLabelledConfig(of=WORLD, classes=BASE).build()
+    assert own.image_ids is own.category_ids is own.frequencies is own.federated is None
+    assert own.negatives is own.not_exhaustive is own.objects is None
 
 
 @pytest.mark.parametrize(

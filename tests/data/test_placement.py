@@ -81,3 +81,37 @@ def test_some_views_do_not_say() -> None:
 def test_a_wrong_range_is_refused(scale: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"scale: .* try \[0.1, 2\]"):
         JitterConfig(scale=scale)
+
+
+def naive(placement: Placement, mask: np.ndarray) -> np.ndarray:
+    """Every pixel of the view is asked for the pixel of the picture that its centre lies in."""
+    out = np.zeros(placement.size, bool)
+    for y in range(placement.size[0]):
+        for x in range(placement.size[1]):
+            across = placement.size[1] - 1 - x if placement.flip else x
+            column = int((across + 0.5 - placement.shift[0]) // placement.scale[0])
+            row = int((y + 0.5 - placement.shift[1]) // placement.scale[1])
+            if 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]:
+                out[y, x] = mask[row, column]
+    return out
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (-31, -17), (12, 9), (-30, 6), (40, 0), (0, -900)])
+@pytest.mark.parametrize("scale", [(1, 1), (4, 3), (0.5, 0.25), (1.6, 2 / 3)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_masks_are_those_of_the_pixels_one_by_one(
+    shift: tuple[float, float], scale: tuple[float, float], flip: bool
+) -> None:
+    masks = np.random.default_rng(0).random((2, 24, 30)) < 0.5
+    placement = Placement((20, 28), scale, shift, flip)
+    for own, mask in zip(placement.masks(masks), masks, strict=True):
+        assert np.array_equal(own, naive(placement, mask))
+
+
+def test_a_mask_of_which_little_is_seen_is_not_made_whole() -> None:
+    masks = np.zeros((1, 1200, 1600), bool)
+    masks[0, 1000:, 1500:] = True
+    placement = Placement((40, 50), (2000.0, 2000.0), (20 - 1500 * 2000.0, 10 - 1000 * 2000.0))
+    own = placement.masks(masks)[0]  # the whole, of 8 * 10 ** 12 pixels, fits in no memory
+    assert own.sum() == pytest.approx(30 * 30, abs=60)
+    assert own[11:, 21:].all() and not own[:9].any() and not own[:, :19].any()

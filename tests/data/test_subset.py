@@ -1,4 +1,6 @@
+import pickle
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import pytest
 from pictura.data.scenes import ScenesConfig
 from pictura.data.source import BadSample, Example, Source
 from pictura.data.subset import Subset, SubsetConfig, labels_of
+from tests.data.test_coco_objects import federated
 
 
 class Labelled(Source):
@@ -58,3 +61,26 @@ def test_of_pictures_without_labels_a_share_of_all() -> None:
 def test_a_share_is_a_share(share: float) -> None:
     with pytest.raises(ValueError, match="share: "):
         SubsetConfig(of=ScenesConfig(), share=share)
+
+
+def test_what_a_file_says_of_its_pictures_goes_with_them(tmp_path: Path) -> None:
+    source = federated(tmp_path)
+    subset = Subset(source, 0.7)
+    chosen = subset.indices.tolist()
+    assert len(chosen) == 2 and chosen != [0, 1], "or nothing would be shown"
+    assert subset.image_ids == [source.image_ids[index] for index in chosen]
+    assert (subset.category_ids, subset.frequencies) == (source.category_ids, source.frequencies)
+    assert subset.federated and subset.negatives and subset.not_exhaustive and subset.objects
+    for index, place in enumerate(chosen):
+        assert subset.negatives(index).tolist() == source.negatives(place).tolist()
+        assert subset.not_exhaustive(index).tolist() == source.not_exhaustive(place).tolist()
+        own, whole = subset.objects(index), source.objects(place)
+        assert own.keys() == whole.keys() and all(np.array_equal(own[key], whole[key]) for key in own)
+    copied = pickle.loads(pickle.dumps(subset))
+    assert copied.negatives(1).tolist() == subset.negatives(1).tolist()
+
+
+def test_of_a_file_that_says_nothing_of_them_nothing_is_said() -> None:
+    subset = Subset(Labelled(), 0.2)
+    assert subset.image_ids is subset.category_ids is subset.frequencies is subset.federated is None
+    assert subset.negatives is subset.not_exhaustive is subset.objects is None

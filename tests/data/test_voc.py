@@ -93,9 +93,6 @@ def test_names_of_ones_own(tmp_path: Path) -> None:
     given = all_of(path, class_names=["zebra", "ant", "apes"])
     assert given.class_names == ("zebra", "ant", "apes")
     assert given[0]["labels"].tolist() == [0]
-    assert reasons(given, path) == [
-        "Annotations/1.xml: object[1]: 'ape' is not among the 3 class names; did you mean 'apes'?"
-    ]
     listed = all_of(path, class_names=write(tmp_path / "names.txt", "zebra\nape\n"))
     assert listed[0]["labels"].tolist() == [0, 1]
     with pytest.raises(ValueError, match="the class 'zebra' is listed twice"):
@@ -221,3 +218,23 @@ def test_mistakes(tmp_path: Path) -> None:
     bare = write_voc(tmp_path / "mine", {"1": TWO})
     with pytest.raises(ValueError, match="has no ImageSets/Main with splits; set `split: null`"):
         VocConfig(path=bare).build()
+
+
+def test_a_class_that_is_left_out_on_purpose_is_nothing_bad(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_voc(tmp_path, {"1": ONE, "2": TWO, "3": ONE})
+    source = all_of(path, class_names=["cat", "person"])
+    assert [source[index]["labels"].tolist() for index in range(3)] == [[1], [0], [1]]
+    assert not source.bad
+    assert f"{path}: boxes of classes that are not among class_names are left out: dog (2)" in caplog.text
+    caplog.clear()
+    all_of(path)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("side", ["1e30", "2147483648", "inf"])
+def test_a_size_beyond_all_measure_is_bad(tmp_path: Path, side: str) -> None:
+    size = f"<width>40</width><height>{side}</height>"
+    path = write_voc(tmp_path, {"1": annotation(thing("dog", 1, 1, 9, 9), size=size), "2": TWO})
+    source = all_of(path)
+    assert [source[index]["image"] for index in range(len(source))] == [jpeg(1)]
+    assert reasons(source, path) == [f"Annotations/1.xml: says that the picture has 40 x {float(side):g} pixels"]

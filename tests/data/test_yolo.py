@@ -220,6 +220,7 @@ def test_names_are_a_list_or_numbered(
         ("train: images\nnames: [dog, [cat]]", "class 1 is called a list"),
         ("train: images\nnames: {dog: 0}", "'dog' is not the number of a class"),
         ("train: images\nnames: {0: dog, '0': cat}", "class 0 is there already"),
+        (f"train: images\nnames:\n  ? '{'9' * 5000}'\n  : dog", "'9999.* is not the number of a class"),
         (f"training: images\n{NAMES}", "names no pictures of 'train'; did you mean 'training'"),
         (f"train: 5\n{NAMES}", "names no pictures of 'train'"),
         (f"train: []\n{NAMES}", "names no pictures of 'train'"),

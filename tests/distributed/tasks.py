@@ -2,17 +2,23 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pictura.models.clip import CLIPConfig
+from pictura.models.resnet import ResNetConfig
 from pictura.models.text import TextTransformerConfig
+from pictura.models.vild import ViLDConfig
+from pictura.models.vild_parts import HeadConfig
 from pictura.models.vilt import JointTask, ViLT, ViLTConfig
 from pictura.models.vilt_parts import WordsConfig
 from pictura.models.vit import ViTConfig
 from pictura.objectives.base import Batch, Features, Objective, Task
 from pictura.objectives.clip import CLIPObjective, CLIPObjectiveConfig
+from pictura.objectives.detection import DetectionConfig
+from pictura.objectives.distillation import DistillationConfig
 from pictura.objectives.masked_patches import MaskedPatchesConfig
 from pictura.objectives.masked_words import MaskedWordsConfig
 from pictura.objectives.matching import MatchingConfig
@@ -58,7 +64,7 @@ def vilt(*tasks: JointTask) -> ViLT:
 
 def built(name: str) -> Task:
     """rdrop; simclr, with batch norm in its head; slip: CLIP and a SimCLR without a head; and what ViLT is trained for:
-    masked words and matching together, masked patches and ranking, questions, statements."""
+    masked words and matching together, masked patches and ranking, questions, statements; detection, with a teacher."""
     torch.manual_seed(0)
     contrast, objectives = CLIPObjectiveConfig(), dict[str, Objective]()
     if name == "rdrop":
@@ -77,6 +83,10 @@ def built(name: str) -> Task:
         objectives = {"patches": patches, "ranking": RankingConfig(negatives=2).build()}
     elif name == "questions":
         model, objectives = vilt("answers"), {"questions": QuestionsConfig().build()}
+    elif name == "detection":
+        model = detector()
+        objectives = {"found": DetectionConfig(regions=8, anchors=16).build()}
+        objectives["taught"] = DistillationConfig(regions=2).build()
     else:
         model, objectives = vilt("pair"), {"statements": StatementsConfig().build()}
     make = OfManySizes if isinstance(model, ViLT) else Task
@@ -84,8 +94,9 @@ def built(name: str) -> Task:
 
 
 JOINT = ("words and matching", "patches and ranking", "questions", "statements")
-TASKS = ("rdrop", "simclr", "slip", *JOINT)
-CASES = [(name, mode, cached) for name in TASKS for mode in ("ddp", "fsdp") for cached in (False, name != "simclr")]
+NORMED = ("simclr", "detection")  # whose batch norms gradient caching refuses
+TASKS = ("rdrop", "simclr", "slip", "detection", *JOINT)
+CASES = [(name, mode, cached) for name in TASKS for mode in ("ddp", "fsdp") for cached in (False, name not in NORMED)]
 CASES = sorted(set(CASES))
 
 
@@ -109,8 +120,31 @@ def batch(rows: slice = slice(None)) -> dict[str, Any]:
         "statement": question.flip(0),
         "answers": said,
         "label": torch.tensor([0, 1, 1, 1, 0, 1, 0, 0]),
-    }
+    } | regions()
     return {key: value[rows] for key, value in whole.items()}
+
+
+def detector() -> nn.Module:
+    """With two heads and masks; all of its norms count the examples of all processes."""
+    image = ResNetConfig(block="basic", layers=(1, 1, 1, 1), width=4, image_size=32, zero_init=False)
+    return ViLDConfig(
+        image=image, width=8, embed_dim=6, head=HeadConfig(width=12, convs=1, depth=1), ensemble=True, masks=True,
+        anchors=2, proposals=6, class_names=ANSWERS, logit_scale=1.0,
+    ).build()  # fmt: skip
+
+
+def regions() -> dict[str, list[Any]]:
+    """Boxes of things; the last four pictures, those of the second process, have none."""
+    rng = np.random.default_rng(2)
+    out: dict[str, list[Any]] = {key: [] for key in ("boxes", "labels", "crowd", "masks", "regions", "region_vectors")}
+    for i in range(BATCH):
+        k = 1 + i % 2 if i < BATCH // 2 else 0
+        corner = rng.uniform(0, 8, (k + 3, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(4, 8, (k + 3, 2))], 1).astype(np.float32)
+        rows = boxes[:k], rng.integers(0, 3, k), np.zeros(k, bool), rng.random((k, 16, 16)) < 0.5
+        for key, value in zip(out, (*rows, boxes[k:], rng.normal(size=(3, 6))), strict=True):
+            out[key].append(value)
+    return out
 
 
 def sentences(generator: torch.Generator) -> Tensor:

@@ -1,4 +1,5 @@
-"""SimCLR, R-Drop and ViLT's tasks in two processes against one on the whole batch: losses and gradients, to 1e-5."""
+"""Tasks in two processes against one on the whole batch, SimCLR's, R-Drop's, ViLT's and a detector's: losses and
+gradients, to 1e-5."""
 
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_two_processes_are_one(
     for result in results:
         case = result["tasks"][name, mode, cached]
         assert case["metrics"].keys() == expected["metrics"].keys()
-        assert case["metrics"] == pytest.approx(expected["metrics"], rel=1e-5, abs=1e-6)
+        assert case["metrics"] == pytest.approx(expected["metrics"], rel=1e-5, abs=5e-6)
         assert case["gradients"].keys() == expected["gradients"].keys()
         for key, value in expected["gradients"].items():
             torch.testing.assert_close(
@@ -51,7 +52,11 @@ def test_there_is_something_to_see(alone: dict[str, Any]) -> None:
     for name, case in alone.items():
         least = 1e-3 if name in tasks.JOINT else 0.0
         bias = "model.heads.rank.bias"  # which a softmax over texts does not see
-        assert all(gradient.abs().max() > least for n, gradient in case["gradients"].items() if n != bias)
+        seen = [gradient is not None and bool(gradient.abs().max() > least) for gradient in case["gradients"].values()]
+        unseen = [n for n, some in zip(case["gradients"], seen, strict=True) if not some and n != bias]
+        if name == "detection":  # what is frozen, and the coarsest map, on which nothing was drawn
+            unseen = [n for n in unseen if not n.startswith(("model.logit_scale", "model.pyramid.fpn"))]
+        assert not unseen
 
 
 def test_processes_have_different_numbers_of_hidden_words() -> None:

@@ -17,9 +17,21 @@ import numpy.typing as npt
 
 from pictura.data.coco import images_folder, read
 from pictura.data.folders import read_picture
-from pictura.data.objects import Annotation, Objects, check_names, check_outline, check_size, clean, draw_masks, numbers
+from pictura.data.objects import (
+    MAX_SIDE,
+    Annotation,
+    Objects,
+    check_names,
+    check_outline,
+    check_size,
+    clean,
+    draw_masks,
+    numbers,
+)
 from pictura.data.official import brief
 from pictura.data.source import BadSample, Example, Source, SourceConfig, Strings, existing
+
+MAX_AREA = 1e18  # square pixels of one annotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +226,8 @@ def _picture(
     width, height = _whole(image.get("width")), _whole(image.get("height"))
     if width is None or height is None or min(width, height) < 1:
         raise BadSample(where, "has no width and height in pixels")
+    if max(width, height) >= MAX_SIDE:
+        raise BadSample(where, f"says that the picture has {width} x {height} pixels")
     kinds = []
     for part in ("neg_category_ids", "not_exhaustive_category_ids"):
         listed = image.get(part, [])
@@ -265,9 +279,9 @@ def _annotations(
             continue
         crowd = bool(note.get("iscrowd")) or bool(note.get("ignore"))
         area = note.get("area")
+        area = float(area) if isinstance(area, float | int) and 0 <= area < MAX_AREA else width * height
         raw.append(Annotation(where, (x, y, x + width, y + height), labels[category], crowd))
-        more.append((float(area) if isinstance(area, float | int) and 0 <= area < 1e18 else width * height,
-                     outline if masks else ""))  # fmt: skip
+        more.append((min(area, MAX_AREA), outline if masks else ""))
     return raw, more
 
 

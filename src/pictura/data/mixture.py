@@ -4,9 +4,11 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from pictura.data.source import Example, Source, SourceConfig
+
+NUMBERED = {"label", "boxes", "labels", "crowd", "masks"}  # means nothing without the names of the classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +40,18 @@ class MixtureConfig(SourceConfig):
 class Mixture(Source):
     """Examples of all parts, one part after the other; keys are prefixed with the part's name.
 
-    It provides what all parts provide, without labels: parts number their classes each in its own way.
+    It provides what all parts provide; labels and boxes only where all parts have the same classes by name and in the
+    same order, which are then its own.
     """
 
     def __init__(self, parts: dict[str, Source], repeat: dict[str, int]) -> None:
         self.parts, self.names = list(parts.values()), list(parts)
         self.ends = list(accumulate(len(part) * repeat.get(name, 1) for name, part in parts.items()))
-        self.provides = frozenset.intersection(*(part.provides for part in self.parts)) - {"label"}
+        alike = {part.class_names for part in self.parts}
+        self.class_names = alike.pop() if len(alike) == 1 else ()
+        provided = frozenset.intersection(*(part.provides for part in self.parts))
+        self.provides = provided if self.class_names else provided - NUMBERED
+        self.left_out = NUMBERED - self.provides
         self.bad = [bad for part in self.parts for bad in part.bad]
 
     def __len__(self) -> int:
@@ -60,7 +67,8 @@ class Mixture(Source):
     def __getitem__(self, index: int) -> Example:
         part, within = self._at(index)
         example = self.parts[part][within]
-        return Example(**{**example, "key": f"{self.names[part]}/{example['key']}"})
+        kept = {key: value for key, value in example.items() if key not in self.left_out}
+        return cast(Example, kept | {"key": f"{self.names[part]}/{example['key']}"})
 
     def captions(self, index: int) -> list[str]:
         part, within = self._at(index)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
+from pictura.data.objects import Wrapper
 from pictura.data.randomness import random_generator
 from pictura.data.source import BadSample, Example, Source, SourceConfig, did_you_mean
 
-ROWS = ("boxes", "labels", "crowd", "masks")
+ROWS = ("boxes", "crowd", "masks", "areas")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +21,8 @@ class PartlyLabelledConfig(SourceConfig):
     """classes: those whose boxes are told, by name, in the order of their new labels; few: so many boxes, and no more,
     of classes beside them, from pictures that come `repeat` times as often.
 
-    Which boxes are the few is drawn by `seed`; the boxes of 2 are among those of 5. A crowd belongs to nobody's class
-    here: it stays a crowd of the first.
+    Which boxes are the few is drawn by `seed`; the boxes of 2 are among those of 5. A crowd is told as a box is, where
+    it is one of `classes`; it is never among the few.
     """
 
     kind: ClassVar[str] = "partly_labelled"
@@ -46,8 +48,8 @@ class PartlyLabelledConfig(SourceConfig):
         return PartlyLabelled(self, self.of.build())
 
 
-class PartlyLabelled(Source):
-    """See `PartlyLabelledConfig`."""
+class PartlyLabelled(Wrapper):
+    """See `PartlyLabelledConfig`. Of a class of the few a picture is `not_exhaustive` where it shows untold ones."""
 
     def __init__(self, config: PartlyLabelledConfig, source: Source) -> None:
         if "boxes" not in source.provides:
@@ -89,14 +91,33 @@ class PartlyLabelled(Source):
         return len(self.order)
 
     def __getitem__(self, index: int) -> Example:
-        place = int(self.order[index])
-        example = cast(dict[str, Any], dict(self.source[place]))
-        label = self.label[example["labels"]]
-        told = (label >= 0) & (label < self.all)
-        told[self.few.get(place, [])] = True
-        told |= example["crowd"]
-        example["labels"] = np.maximum(label, 0)
-        return cast(Example, example | {key: example[key][told] for key in ROWS if key in example})
+        place = self.place(index)
+        return cast(Example, self.told(place, cast(dict[str, Any], self.source[place])))
 
     def captions(self, index: int) -> list[str]:
-        return self.source.captions(int(self.order[index]))
+        return self.source.captions(self.place(index))
+
+    def place(self, index: int) -> int:
+        return int(self.order[index])
+
+    def known(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        own = self.label[labels]
+        return own[own >= 0]
+
+    def told(self, place: int, rows: dict[str, Any]) -> dict[str, Any]:
+        own, told = self._told(place, rows)
+        return rows | {"labels": own[told]} | {key: rows[key][told] for key in ROWS if key in rows}
+
+    def _told(self, place: int, rows: dict[str, Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Of each box of the source [k]: its label here, -1 for none, and whether it is told."""
+        own = self.label[rows["labels"]]
+        told = (own >= 0) & (own < self.all)
+        told[self.few.get(place, [])] = True
+        return own, told
+
+    def _not_exhaustive(self, index: int) -> npt.NDArray[np.int64]:
+        found, place, source = super()._not_exhaustive(index), self.place(index), cast(Any, self.source)
+        if self.objects is None:
+            return found
+        own, told = self._told(place, source.objects(place))
+        return np.union1d(found, own[(own >= 0) & ~told])

@@ -51,8 +51,14 @@ class Placement:
         height, width = masks.shape[1:]
         sides = (max(1, round(width * self.scale[0])), max(1, round(height * self.scale[1])))
         left, top = round(self.shift[0]), round(self.shift[1])
+        x0, y0 = max(0, left), max(0, top)  # what the view shows of it, in pixels of the view
+        x1, y1 = min(self.size[1], left + sides[0]), min(self.size[0], top + sides[1])
+        if x0 >= x1 or y0 >= y1:
+            return out
+        across, down = width / sides[0], height / sides[1]
+        part = ((x0 - left) * across, (y0 - top) * down,
+                min(width, (x1 - left) * across), min(height, (y1 - top) * down))  # fmt: skip
         for own, mask in zip(out, masks, strict=True):
-            resized = Image.fromarray(mask.astype(np.uint8)).resize(sides, Image.Resampling.NEAREST)
-            box = (-left, -top, self.size[1] - left, self.size[0] - top)
-            own[:] = np.asarray(resized.crop(box), dtype=bool)
+            picture = Image.fromarray(mask.astype(np.uint8))
+            own[y0:y1, x0:x1] = picture.resize((x1 - x0, y1 - y0), Image.Resampling.NEAREST, box=part)
         return np.ascontiguousarray(out[:, :, ::-1]) if self.flip else out

@@ -1,8 +1,8 @@
 """Regions of many pictures with a teacher's vector for each, on disk: float16 arrays mapped into memory, so that a run
 reads what it draws and no more.
 
-A folder of `store.json`, which says who wrote what, and four arrays. An example is there when its count is; that is
-written last, so a store whose writing was interrupted is gone on with.
+A folder of `store.json`, which says who wrote what, and four arrays. An example is there when its count is; `flush`
+writes that last, so a store whose writing was interrupted is gone on with.
 """
 
 import json
@@ -33,7 +33,8 @@ class RegionStore:
 
     def __init__(self, folder: Path | str, *, writable: bool = False) -> None:
         folder = existing(folder, "folder")
-        self.folder, self.about = folder, _read(folder / ABOUT)
+        self.folder, self.writable, self.about = folder, writable, _read(folder / ABOUT)
+        self.unflushed = dict[int, int]()  # counts of what `write` has written since the last `flush`
         n, most, e = (self.about[key] for key in ("examples", "regions", "width"))
         shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
             "boxes": (np.float32, (n, most, 4)), "vectors": (np.float16, (n, most, e)),
@@ -73,38 +74,57 @@ class RegionStore:
         os.replace(part, folder / ABOUT)  # last: without it there is no store
         return cls(folder, writable=True)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Not the arrays: a memmap pickles what it holds, and a worker would be sent all of it."""
+        return {"folder": self.folder, "writable": self.writable}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        RegionStore.__init__(self, **state)
+
     def __len__(self) -> int:
         return len(self.arrays["counts"])
 
     @property
     def missing(self) -> npt.NDArray[np.int64]:
         """The examples that nobody has written yet."""
-        return np.flatnonzero(self.arrays["counts"] == MISSING)
+        gone = self.arrays["counts"] == MISSING
+        gone[list(self.unflushed)] = False
+        return np.flatnonzero(gone)
 
     def write(self, index: int, key: str, boxes: npt.ArrayLike, vectors: npt.ArrayLike) -> None:
         """The regions of example `index`, whose key is kept as a number, so that other data is noticed."""
         boxes, vectors = np.asarray(boxes), np.asarray(vectors)
-        count = len(boxes)
+        count, index = len(boxes), range(len(self))[index]
         assert count == len(vectors) <= self.about["regions"]
         self.arrays["boxes"][index, :count], self.arrays["vectors"][index, :count] = boxes, vectors
-        self.arrays["keys"][index] = crc32(key.encode())
-        self.arrays["counts"][index] = count
+        self.arrays["keys"][index] = _number(key)
+        self.unflushed[index] = count
 
     def flush(self) -> None:
-        """To the disk, the counts last."""
-        for name in ("boxes", "vectors", "keys", "counts"):
+        """To the disk, the counts last: the system may write down what is assigned at any time."""
+        for name in ("boxes", "vectors", "keys"):
             self.arrays[name].flush()
+        for index, count in self.unflushed.items():
+            self.arrays["counts"][index] = count
+        self.arrays["counts"].flush()
+        self.unflushed.clear()
 
     def __getitem__(self, index: int) -> Regions:
-        count = int(self.arrays["counts"][index])
+        index = range(len(self))[index]
+        count = self.unflushed.get(index, int(self.arrays["counts"][index]))
         if count == MISSING:
             raise ValueError(f"{self.folder}: nobody has written the regions of example {index}; teach it to its end")
         return Regions(np.array(self.arrays["boxes"][index, :count]), np.array(self.arrays["vectors"][index, :count]))
 
     def check(self, index: int, key: str) -> None:
         """ValueError where example `index` was another one when its regions were written."""
-        if int(self.arrays["keys"][index]) != crc32(key.encode()):
+        if int(self.arrays["keys"][index]) != _number(key):
             raise ValueError(f"{self.folder}: its example {index} is not {key}; it was written for other data")
+
+
+def _number(key: str) -> int:
+    """Of the last two parts of a path alone: data may be moved."""
+    return crc32("/".join(key.split("/")[-2:]).encode("utf-8", "surrogatepass"))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from pictura.data.objects import Wrapper
 from pictura.data.randomness import random_generator
 from pictura.data.source import BadSample, Example, Source, SourceConfig
 
@@ -32,7 +33,7 @@ class SubsetConfig(SourceConfig):
         return Subset(self.of.build(), self.share, self.seed)
 
 
-class Subset(Source):
+class Subset(Wrapper):
     """The chosen examples, in the order of the source."""
 
     def __init__(self, source: Source, share: float, seed: int = 0) -> None:
@@ -49,11 +50,14 @@ class Subset(Source):
     def __len__(self) -> int:
         return len(self.indices)
 
+    def place(self, index: int) -> int:
+        return int(self.indices[index])
+
     def __getitem__(self, index: int) -> Example:
-        return self.source[int(self.indices[index])]
+        return self.source[self.place(index)]
 
     def captions(self, index: int) -> list[str]:
-        return self.source.captions(int(self.indices[index]))
+        return self.source.captions(self.place(index))
 
 
 def labels_of(source: Source) -> npt.NDArray[np.int64]:

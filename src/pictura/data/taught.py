@@ -1,9 +1,11 @@
 """`taught`: a source with regions of each picture, and the vector that a CLIP gives each (ViLD, section 3.3)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from pictura.data.objects import Wrapper
 from pictura.data.region_store import RegionStore
 from pictura.data.source import Example, Source, SourceConfig
 
@@ -22,7 +24,7 @@ class TaughtConfig(SourceConfig):
         return Taught(self.of.build(), RegionStore(self.store))
 
 
-class Taught(Source):
+class Taught(Wrapper):
     """ValueError where the store is not whole, or was written for other data."""
 
     def __init__(self, source: Source, store: RegionStore) -> None:
@@ -34,6 +36,7 @@ class Taught(Source):
                 "`pictura teach`"
             )
         self.source, self.store, self.class_names, self.bad = source, store, source.class_names, source.bad
+        self.least_classes = source.least_classes
         self.provides = source.provides | {"regions", "region_vectors"}
 
     def __len__(self) -> int:
@@ -47,3 +50,9 @@ class Taught(Source):
 
     def captions(self, index: int) -> list[str]:
         return self.source.captions(index)
+
+    def all_captions(self) -> Iterator[str]:
+        return self.source.all_captions()
+
+    def answers(self, least: int) -> tuple[str, ...]:
+        return self.source.answers(least)

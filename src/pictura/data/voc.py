@@ -3,8 +3,10 @@
 Everingham et al. 2010, the Visual Object Classes challenge; its development kit says what the fields mean.
 """
 
+import logging
 import os
 from array import array
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from pictura.data.folders import read_picture
-from pictura.data.objects import Annotation, Objects, check_names, check_size, clean, picture_size
+from pictura.data.objects import MAX_SIDE, Annotation, Objects, check_names, check_size, clean, picture_size
 from pictura.data.source import (
     PICTURE_SUFFIXES,
     BadSample,
@@ -22,15 +24,18 @@ from pictura.data.source import (
     Source,
     SourceConfig,
     Strings,
-    did_you_mean,
     existing,
     read_file,
+    shown,
     under,
 )
+
+log = logging.getLogger(__name__)
 
 CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
            "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")  # fmt: skip
 MAX_XML = 16 * 2**20  # bytes of one picture's annotations
+SHOWN = 20  # classes in a message
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -39,7 +44,8 @@ class VocConfig(SourceConfig):
     """`path`: the folder with Annotations/ and JPEGImages/ in it, such as VOCdevkit/VOC2007.
 
     split: the pictures that ImageSets/Main/<split>.txt lists; null: all that have annotations.
-    class_names: in order, or a file as `Classes.of` reads it. If none, VOC's twenty, or what the files name, sorted.
+    class_names: in order, or a file as `Classes.of` reads it; boxes of others are left out, and the log says how many.
+    If none, VOC's twenty, or what the files name, sorted.
     """
 
     kind: ClassVar[str] = "voc"
@@ -85,8 +91,13 @@ class Voc(Source):
         self.class_names = classes.names
         self._objects = Objects()
         for picture in pictures:
-            self._objects.add(clean(_named(picture, classes.index, bad), picture.size, len(classes.names), bad))
+            self._objects.add(clean(_named(picture, classes.index), picture.size, len(classes.names), bad))
         self.bad = bad
+        others = Counter(word for picture in pictures for word, _ in picture.things if word not in classes.index)
+        if others:
+            some = ", ".join(f"{shown(word[:80])} ({count:,})" for word, count in others.most_common(SHOWN))
+            more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
+            log.warning("%s: boxes of classes that are not among class_names are left out: %s%s", path, some, more)
         self._names = Strings(picture.name for picture in pictures)
         self._sizes = array("q", [side for picture in pictures for side in picture.size])
 
@@ -125,6 +136,8 @@ def _stems(path: Path, notes: str, split: str | None) -> dict[str, str]:
 def _picture(xml: str, root: str, name: str, bad: list[BadSample]) -> _Picture:
     tree = read_xml(read_file(xml, xml, MAX_XML), xml)
     width, height = (_number(tree, f"size/{side}") for side in ("width", "height"))
+    if width >= MAX_SIDE or height >= MAX_SIDE:
+        raise BadSample(xml, f"says that the picture has {width:g} x {height:g} pixels")
     if width > 0 and height > 0 and width.is_integer() and height.is_integer():
         size = int(width), int(height)
     else:  # some tools write none, or 0
@@ -151,15 +164,8 @@ def _number(tree: Element, path: str) -> float:
         return float("nan")
 
 
-def _named(picture: _Picture, labels: Mapping[str, int], bad: list[BadSample]) -> list[Annotation]:
-    named = []
-    for word, thing in picture.things:
-        if word in labels:
-            named.append(thing._replace(label=labels[word]))
-        else:
-            reason = f"{word[:80]!r} is not among the {len(labels)} class names{did_you_mean(word[:80], labels)}"
-            bad.append(BadSample(thing.where, reason))
-    return named
+def _named(picture: _Picture, labels: Mapping[str, int]) -> list[Annotation]:
+    return [thing._replace(label=labels[word]) for word, thing in picture.things if word in labels]
 
 
 def read_xml(data: bytes, key: str) -> Element:

@@ -125,7 +125,7 @@ def _classes(path: Path, names: Any) -> dict[int, str]:
     classes: dict[int, str] = {}
     for number, name in enumerate(names) if isinstance(names, list) else names.items():
         if isinstance(number, bool) or not (
-            isinstance(number, int) or (isinstance(number, str) and number.isdecimal())
+            isinstance(number, int) or (isinstance(number, str) and number.isdecimal() and len(number) < 10)
         ):
             raise ValueError(f"{path}: names: {brief(number)} is not the number of a class")
         if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():

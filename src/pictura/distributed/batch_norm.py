@@ -66,7 +66,8 @@ class SyncBatchNorm(BatchNorm):
             out = super().forward(input)
             return out
         out, mean, var, count = _normalise(input, self.weight, self.bias, self.eps)
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+        moves = self.track_running_stats and float(count) > 0  # a head that reads regions may have none in all of them
+        if moves and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
             share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
@@ -100,11 +101,13 @@ class _Normalise(torch.autograd.Function):
         own_var, own_mean = (s.double() for s in torch.var_mean(wide, ctx.axes, correction=0))
         own = own_mean.new_tensor([x.numel() // x.shape[1]])
         sums = torch.cat([own_mean * own, (own_var + own_mean**2) * own, own])
+        if not x.numel():  # whose mean is no number
+            sums.zero_()
         dist.all_reduce(sums)
         count = sums[-1]
-        if count < 2:
+        if 0 < count < 2:
             raise ValueError("batch norm: one value for each channel in all processes together has no variance")
-        mean, square = (sums[:-1] / count).chunk(2)
+        mean, square = (sums[:-1] / count.clamp(min=1)).chunk(2)
         var = (square - mean**2).clamp(min=0)
         scale = (var + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, scale, count)
@@ -126,7 +129,7 @@ class _Normalise(torch.autograd.Function):
         own = torch.cat([up.sum(ctx.axes), (up * unit).sum(ctx.axes)]).double()
         sums = own.clone()
         dist.all_reduce(sums)
-        straight, along = (sums / count).chunk(2)
+        straight, along = (sums / count.clamp(min=1)).chunk(2)
         down = up - _cast(straight, wide, ctx.shape) - unit * _cast(along, wide, ctx.shape)
         down *= _cast(scale if weight is None else scale * weight, wide, ctx.shape)
         for_bias, for_weight = own.to(wide.dtype).chunk(2)

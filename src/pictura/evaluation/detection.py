@@ -67,7 +67,7 @@ class Detection(Evaluator):
         official = {key: getattr(self.source, key) for key in OFFICIAL if getattr(self.source, key, None)}
         if "image_ids" in official:
             official["image_ids"] = [official["image_ids"][index] for index in indices]
-        if "frequencies" in official:
+        if getattr(self.source, "federated", None):
             for key in ("negatives", "not_exhaustive"):
                 official[key] = [getattr(self.source, key)(index) for index in indices]
         groups = {

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pictura.distributed.gather import shared_mean
 from pictura.layers.region_matching import match, sample
 from pictura.losses.regions import box_loss, mask_loss, named, naming_loss, per_picture
 from pictura.models.vild import Seen, ViLD
@@ -142,7 +143,8 @@ class Detection(Objective):
         losses = {part: features[part][rows].mean() for part in PARTS if part in features}
         metrics = {part: loss.detach() for part, loss in losses.items()}
         if "hits" in features:
-            metrics["hits"] = features["hits"][rows].sum() / features["things"][rows].sum().clamp(min=1)
+            hits, things = features["hits"][rows].sum(), features["things"][rows].sum()
+            metrics["hits"] = shared_mean((torch.arange(int(things), device=hits.device) < hits).float())
         return Outcome(torch.stack(list(losses.values())).sum(), metrics)
 
 
