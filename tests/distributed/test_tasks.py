@@ -17,7 +17,7 @@ def alone() -> dict[str, Any]:
         task = tasks.built(name).train()
         outcome = task(tasks.batch())
         outcome.loss.backward()
-        gradients = {n: p.grad for n, p in task.named_parameters()}
+        gradients = {n: p.grad for n, p in task.named_parameters() if p.requires_grad}
         out[name] = {"metrics": {k: float(v) for k, v in outcome.metrics.items()}, "gradients": gradients}
     return out
 
