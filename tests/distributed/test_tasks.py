@@ -32,9 +32,10 @@ def test_two_processes_are_one(
         assert case["metrics"].keys() == expected["metrics"].keys()
         assert case["metrics"] == pytest.approx(expected["metrics"], rel=1e-5, abs=5e-6)
         assert case["gradients"].keys() == expected["gradients"].keys()
+        atol = 1e-4 if name == "detection" else 1e-5  # through norms over a few pixels each, float32 is no better
         for key, value in expected["gradients"].items():
             torch.testing.assert_close(
-                case["gradients"][key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
+                case["gradients"][key], value, rtol=1e-4, atol=atol, msg=lambda m, k=key: f"{k}: {m}"
             )
 
 
