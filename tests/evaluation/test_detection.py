@@ -15,7 +15,8 @@ from pictura.data.source import Example, Source
 from pictura.data.text import Tokenizer
 from pictura.evaluation.average_precision import Truth, average_precision
 from pictura.evaluation.base import measure
-from pictura.evaluation.detect import vocabulary
+from pictura.evaluation.crops import embedded
+from pictura.evaluation.detect import looking, vocabulary
 from pictura.evaluation.detection import Detection, DetectionConfig
 from pictura.evaluation.drawing import with_things
 from pictura.evaluation.embed import Embedder
@@ -123,6 +124,28 @@ def test_base_and_novel_classes_are_told_apart(model: CLIP, tokenizer: Tokenizer
     assert trained.tolist() == [False, True, True] and vectors.shape == (3, detector.config.embed_dim)
     texts = torch.from_numpy(Pictura(model, tokenizer, torch.device("cpu")).embed_texts(["a red star", "star", "ring"]))
     assert (vectors - texts).abs().max() < 1e-5, "as people say it, known or not"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("objectness", [False, True])
+def test_a_teacher_that_looks_itself_is_a_head(model: CLIP, tokenizer: Tokenizer, objectness: bool) -> None:
+    """CLIP on cropped regions, against a loop over regions."""
+    detector, embedder = named(model, tokenizer, "star", "ring")
+    teacher, image = Embedder(model.eval(), tokenizer), pictures((64, 64))[0]
+    classes, trained = vocabulary(embedder, ("star", "ring", "drop"))
+    ask = {"teacher": looking(teacher), "objectness": objectness}
+    found = detector.detect([image], classes, trained, "picture", **ask)[0]  # type: ignore[arg-type]
+    proposed = detector.propose([image])[0]
+    scores = []
+    for box, likely in zip(proposed["boxes"], proposed["scores"].tolist(), strict=True):
+        (vector,) = embedded(teacher, [(image, box[None])])
+        chance = (embedder.scale * vector[0] @ classes.T).softmax(0).tolist()
+        scores += [(p * likely) ** 0.5 if objectness else p for p in chance]
+    assert float(found["scores"][0]) == pytest.approx(max(scores), abs=1e-5)
+    assert all(min(abs(score - other) for other in scores) < 1e-5 for score in found["scores"].tolist())
+    words = detector.detect([image], classes, trained, "words")[0]["scores"]
+    both = detector.detect([image], classes, trained, **ask)[0]["scores"]  # type: ignore[arg-type]
+    assert not torch.equal(words[:5], both[:5])
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from pictura.data.batches import Batch, ordered, prefetch
 from pictura.data.source import Source
+from pictura.evaluation.crops import embedded
 from pictura.evaluation.embed import Embedder, evaluating
 from pictura.evaluation.prompts import spoken
 from pictura.evaluation.zeroshot import classifier
-from pictura.models.vild import By, Detections
+from pictura.models.vild import By, Detections, Teacher
 
 
 def check_detects(model: object) -> None:
@@ -39,8 +40,21 @@ def vocabulary(embedder: Embedder, names: Sequence[str]) -> tuple[Tensor, Tensor
     return torch.stack([known[own[name]] if name in own else next(rows) for name in names]), trained
 
 
+def looking(teacher: Embedder | None) -> Teacher | None:
+    """A CLIP as `ViLD.detect` asks it: every region is cut out and embedded."""
+    if teacher is None:
+        return None
+    return lambda image, regions: torch.cat([*embedded(teacher, zip(image, regions, strict=True))])
+
+
 def detected(
-    embedder: Embedder, source: Source, names: Sequence[str], by: By | None = None, threshold: float = 0.0
+    embedder: Embedder,
+    source: Source,
+    names: Sequence[str],
+    by: By | None = None,
+    threshold: float = 0.0,
+    teacher: Embedder | None = None,
+    objectness: bool = False,
 ) -> Iterator[tuple[Detections, Batch, int]]:
     """What is found in each picture of `source`, on the CPU, with its batch and its row there, in order. Bad pictures
     are left out and counted in `embedder.bad`."""
@@ -52,7 +66,9 @@ def detected(
     for batch in prefetch(batches, embedder.device):
         whole = [placement.whole for placement in batch["placement"]]
         with evaluating(embedder.model), torch.inference_mode():
-            found = embedder.model.detect(batch["image"], classes, trained, by, whole, threshold)
+            found = embedder.model.detect(
+                batch["image"], classes, trained, by, whole, threshold, looking(teacher), objectness
+            )
         for row, one in enumerate(found):
             yield {key: value.cpu() for key, value in one.items()}, batch, row
         done += len(found)

@@ -9,12 +9,13 @@ import torch
 
 from pictura.data.source import Source, SourceConfig
 from pictura.evaluation.average_precision import Truth, average_precision
-from pictura.evaluation.base import Evaluator, EvaluatorConfig
+from pictura.evaluation.base import Evaluator, EvaluatorConfig, check_reads_texts
 from pictura.evaluation.coco_results import rle
 from pictura.evaluation.detect import check_detects, detected
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Panel
 from pictura.models.vild import By
+from pictura.weights.foreign import load_model
 
 OFFICIAL = ("image_ids", "category_ids", "frequencies")  # what a source in COCO's or LVIS's form says
 
@@ -22,36 +23,58 @@ OFFICIAL = ("image_ids", "category_ids", "frequencies")  # what a source in COCO
 @dataclass(frozen=True, kw_only=True)
 class DetectionConfig(EvaluatorConfig):
     """`data` needs pictures with boxes; its classes are asked for. by: of an ensemble, one of its heads, or both. Masks
-    are measured where both the model and the data have them."""
+    are measured where both the model and the data have them.
+
+    teacher: a CLIP that looks at every region itself, in place of an ensemble's second head: by `picture` alone it is
+    CLIP on cropped regions, by `ensemble` ViLD-text + CLIP. objectness: scores are geometric means with the proposals'.
+    """
 
     kind: ClassVar[str] = "detection"
 
     data: SourceConfig
     by: By | None = None
+    teacher: str | None = None
+    objectness: bool = False
 
     def build(self) -> "Detection":
-        """The evaluator, its data opened."""
-        return Detection(self.data.build(), self.name, self.by)
+        """The evaluator, its data opened, and the teacher."""
+        source, teacher = self.data.build(), None
+        if self.teacher is not None:
+            teacher = Embedder(*load_model(self.teacher))
+            check_reads_texts(teacher.model)
+        return Detection(source, self.name, self.by, teacher, self.objectness)
 
 
 class Detection(Evaluator):
     """Yields AP, AP50, AP75, those of small, medium and large things, AR100, and AP/base, AP/novel where both are."""
 
-    def __init__(self, source: Source, name: str = "", by: By | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        name: str = "",
+        by: By | None = None,
+        teacher: Embedder | None = None,
+        objectness: bool = False,
+    ) -> None:
         if missing := {"image", "boxes"} - source.provides:
             raise ValueError(f"detection: the data has no {' and no '.join(sorted(missing))}")
         self.title = f"detection/{name}" if name else "detection"
-        self.source, self.by = source, by
+        self.source, self.by, self.teacher, self.objectness = source, by, teacher, objectness
 
     def check(self, model: Any) -> None:
         check_detects(model)
 
     def run(self, embedder: Embedder) -> Iterator[tuple[str, float]]:
         self.check(embedder.model)
+        if (teacher := self.teacher) is not None and teacher.device != embedder.device:
+            model = teacher.model.to(embedder.device)
+            self.teacher = Embedder(model, teacher.tokenizer, device=embedder.device)
         names, known = self.source.class_names, embedder.model.config.class_names
         masked, areas = embedder.model.masks is not None, getattr(self.source, "objects", None)
         found, examples, indices = list[dict[str, Any]](), list[dict[str, Any]](), list[int]()
-        for told, batch, row in detected(embedder, self.source, names, self.by):
+        for told, batch, row in detected(
+            embedder, self.source, names, self.by, teacher=self.teacher, objectness=self.objectness
+        ):
             index = int(batch["index"][row])
             example: dict[str, Any] = {
                 key: batch[key][row] for key in ("key", "boxes", "labels", "crowd") if key in batch

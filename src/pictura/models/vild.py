@@ -25,6 +25,7 @@ from pictura.models.vild_parts import HeadConfig, MaskHead, Proposer, Pyramid, R
 PIXELS = 8 * 800 * 1333  # looked at at a time, where nothing is learnt
 By = Literal["words", "picture", "ensemble"]
 Detections = dict[str, Tensor]
+Teacher = Callable[[Tensor, list[Tensor]], Tensor]  # pictures [b 3 y x] and regions in them, b of [n 4] -> [n e]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,16 @@ class Seen(NamedTuple):
     maps: list[Tensor]
     found: tuple[Tensor, Tensor, Tensor]
     size: tuple[int, int]
+
+
+class Asked(NamedTuple):
+    """What `ViLD.detect` is asked."""
+
+    classes: Tensor
+    trained: Tensor
+    by: By
+    teacher: Teacher | None
+    objectness: bool
 
 
 class ViLD(Once):
@@ -207,6 +218,8 @@ class ViLD(Once):
         by: By | None = None,
         whole: Sequence[tuple[int, int]] | None = None,
         threshold: float = 0.0,
+        teacher: Teacher | None = None,
+        objectness: bool = False,
     ) -> list[Detections]:
         """Pictures, each of any size, uint8 or normalised -> of each a dict of `boxes` [n 4], x0 y0 x1 y1 in its
         pixels, `scores` [n], the best first, `labels` [n], and `masks` [n y x] bool where the model has them.
@@ -214,14 +227,17 @@ class ViLD(Once):
         classes: [k e], by default those of `class_names`; trained: [k], which of them had boxes in training. whole:
         (y, x) of the pictures that these were resized from, in whose pixels the answer is then. threshold: the least
         score. Pictures of one size are looked at together, a few at a time; nothing of the others has an influence.
+        teacher: a CLIP that looks at every region, in place of the ensemble's second head, which takes long (section
+        3.2). objectness: scores are geometric means with how likely a region is to be a thing at all.
         """
-        by = by or ("ensemble" if self.taught is not None else "words")
-        if by != "words" and self.taught is None:
+        by = by or ("words" if self.taught is None and teacher is None else "ensemble")
+        if by != "words" and self.taught is None and teacher is None:
             raise ValueError(f"by: {by}: this detector has one head, not an ensemble; try words")
         device = self.background.device
         classes = (self.classes if classes is None else classes).to(device)
         trained = torch.ones(len(classes), dtype=torch.bool) if trained is None else trained
-        found = self._by_size(image, lambda pictures: self._detect(pictures, classes, trained.to(device), by))
+        asked = Asked(classes, trained.to(device), by, teacher, objectness)
+        found = self._by_size(image, lambda pictures: self._detect(pictures, asked))
         for i, one in enumerate(found):
             seen = (image[i].shape[-2], image[i].shape[-1])
             kept = int((one["scores"] >= threshold).sum())  # the best come first
@@ -256,22 +272,27 @@ class ViLD(Once):
                     out[i] = one
         return out
 
-    def _detect(self, image: Tensor, classes: Tensor, trained: Tensor, by: By) -> list[Detections]:
+    def _detect(self, image: Tensor, asked: "Asked") -> list[Detections]:
         from torchvision.ops import batched_nms, clip_boxes_to_image
 
-        seen, size = self._see(image), (image.shape[2], image.shape[3])
-        proposed = [boxes for boxes, _ in self.proposer.propose(seen.maps, seen.found, [size] * len(image))]
+        seen, size, k = self._see(image), (image.shape[2], image.shape[3]), len(asked.classes)
+        proposed, likely = zip(*self.proposer.propose(seen.maps, seen.found, [size] * len(image)), strict=True)
         counts = [len(boxes) for boxes in proposed]
-        pooled = self.pool(seen, proposed)
-        features = self.regions(pooled)
-        taught = None if self.taught is None or by == "words" else self.taught.project(self.taught(pooled))
-        scores = self.name(self.regions.project(features), classes, trained, by, taught)
-        boxes = self.coder.decode(self.boxes(features).float(), proposed).view(-1, 4)
+        pooled = self.pool(seen, list(proposed))
+        features, taught = self.regions(pooled), None
+        if asked.by != "words" and asked.teacher is not None:
+            taught = asked.teacher(image, list(proposed)).to(image.device)
+        elif asked.by != "words" and self.taught is not None:
+            taught = self.taught.project(self.taught(pooled))
+        scores = self.name(self.regions.project(features), asked.classes, asked.trained, asked.by, taught)
+        if asked.objectness:
+            scores = (scores * torch.cat(likely)[:, None]).sqrt()
+        boxes = self.coder.decode(self.boxes(features).float(), list(proposed)).view(-1, 4)
         found = []
         for own, chance in zip(boxes.split(counts), scores.split(counts), strict=True):
             own = clip_boxes_to_image(own, size)
             best, place = chance.flatten().topk(min(10 * self.config.detections, chance.numel()))
-            region, label = place // len(classes), place % len(classes)
+            region, label = place // k, place % k
             kept = ((own[:, 2:] - own[:, :2]) > 0.01).all(1)[region]
             best, region, label = best[kept], region[kept], label[kept]
             told = batched_nms(own[region], best, label, self.config.nms)[: self.config.detections]
