@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.ops import box_iou
 
 from pictura.data.partly import PartlyLabelledConfig
 from pictura.data.scenes import ScenesConfig
@@ -16,7 +17,7 @@ from pictura.data.text import Tokenizer
 from pictura.evaluation.average_precision import Truth, average_precision
 from pictura.evaluation.base import measure
 from pictura.evaluation.crops import embedded
-from pictura.evaluation.detect import looking, vocabulary
+from pictura.evaluation.detect import looking, proposed, vocabulary
 from pictura.evaluation.detection import Detection, DetectionConfig
 from pictura.evaluation.drawing import with_things
 from pictura.evaluation.embed import Embedder
@@ -78,7 +79,7 @@ def test_what_is_told_is_the_best_above_the_threshold() -> None:
 
 def test_the_evaluator_gives_the_official_numbers() -> None:
     model, source = small(), Photographs()
-    values = dict(Detection(source).run(Embedder(model, None)))
+    values = dict(Detection(source, DetectionConfig(data=WORLD)).run(Embedder(model, None)))
     found = Pictura(model, None, torch.device("cpu")).detect([source[i]["image"] for i in range(3)], threshold=0.0)
     examples: list[Any] = [source[i] for i in range(3)]
     wanted = average_precision(Truth.of(examples, NAMES), found)
@@ -90,7 +91,7 @@ def test_masks_are_measured_where_both_have_them() -> None:
     masked = ScenesConfig(count=3, image_size=64, gives=("image", "boxes", "masks"), label_of="shape", seed=3)
     names = ("star", "ring", "bolt", *(name for name in masked.build().class_names if name not in NAMES))
     model = small(masks=True, class_names=names)
-    values = dict(Detection(masked.build()).run(Embedder(model, None)))
+    values = dict(DetectionConfig(data=masked).build().run(Embedder(model, None)))
     source: Any = masked.build()
     found = Pictura(model, None, torch.device("cpu")).detect(
         [source[i]["image"] for i in range(3)], source.class_names, threshold=0.0
@@ -98,7 +99,7 @@ def test_masks_are_measured_where_both_have_them() -> None:
     wanted = average_precision(Truth.of([source[i] for i in range(3)], source.class_names), found)
     assert "mask/AP" in wanted
     assert values == pytest.approx({f"detection/{name}": value for name, value in wanted.items()}, abs=1e-9)
-    plain = dict(Detection(WORLD.build()).run(Embedder(model, None)))
+    plain = dict(DetectionConfig(data=WORLD).build().run(Embedder(model, None)))
     assert not any("mask" in name for name in plain)
 
 
@@ -122,6 +123,20 @@ def test_base_and_novel_classes_are_told_apart(model: CLIP, tokenizer: Tokenizer
     assert "detection/x/AP" in values and "detection/x/AP/base" not in values, "there is nothing novel"
     vectors, trained = vocabulary(embedder, ("a_red_star", "star", "ring"))
     assert trained.tolist() == [False, True, True] and vectors.shape == (3, detector.config.embed_dim)
+    config = DetectionConfig(data=WORLD, novel=("star",), recall=5)
+    values = dict(config.build().run(embedder))
+    assert {"detection/AP/novel", "detection/proposals/R@5", "detection/proposals/R@5/novel"} <= set(values)
+    source: Any = WORLD.build()
+    regions = [one["boxes"] for one, _, _ in proposed(embedder, WORLD.build())]
+    star, own = source.class_names.index("star"), []
+    for i in range(6):
+        true = torch.from_numpy(source[i]["boxes"])[torch.from_numpy(source[i]["labels"]) == star]
+        own += (box_iou(true, regions[i][:5]) >= 0.5).any(1).tolist()
+    assert values["detection/proposals/R@5/novel"] == pytest.approx(sum(own) / len(own))
+    with pytest.raises(ValueError, match="novel: the data has no class 'stair'"):
+        DetectionConfig(data=WORLD, novel=("stair",)).build()
+    with pytest.raises(ValueError, match="recall: 0"):
+        DetectionConfig(data=WORLD, recall=0)
     texts = torch.from_numpy(Pictura(model, tokenizer, torch.device("cpu")).embed_texts(["a red star", "star", "ring"]))
     assert (vectors - texts).abs().max() < 1e-5, "as people say it, known or not"
 

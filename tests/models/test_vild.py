@@ -13,8 +13,10 @@ from pictura.models.resnet import ResNetConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vild import ViLD, ViLDConfig
 from pictura.models.vild_parts import HeadConfig
+from pictura.models.vit import ViTConfig
 
 SMALL = ResNetConfig(block="basic", layers=(1, 1, 1, 1), width=8, image_size=64)
+VIT = ViTConfig(width=24, depth=2, heads=3, patch_size=16, image_size=64)
 
 
 def small(**changes: Any) -> ViLD:
@@ -34,17 +36,18 @@ def pictures(*sizes: tuple[int, int]) -> list[Tensor]:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("image", [SMALL, VIT], ids=["resnet", "vit"])
 @pytest.mark.parametrize("ensemble", [False, True])
-def test_what_is_found_depends_on_nothing_else_in_the_batch(ensemble: bool) -> None:
-    model, given = small(ensemble=ensemble, masks=True), pictures((64, 64), (50, 90), (64, 64), (33, 40))
+def test_what_is_found_depends_on_nothing_else_in_the_batch(ensemble: bool, image: Any) -> None:
+    model, given = small(ensemble=ensemble, masks=True, image=image), pictures((64, 64), (50, 90), (64, 64), (33, 40))
     together = model.detect(given)
-    for one, image in zip(together, given, strict=True):
-        alone = model.detect([image])[0]
+    for one, picture in zip(together, given, strict=True):
+        alone = model.detect([picture])[0]
         assert one["boxes"].shape == alone["boxes"].shape and len(one["boxes"])
         assert (one["boxes"] - alone["boxes"]).abs().max() < 1e-4
         assert (one["scores"] - alone["scores"]).abs().max() < 1e-4
         assert torch.equal(one["labels"], alone["labels"])
-        assert one["masks"].shape == (len(one["boxes"]), *image.shape[1:])
+        assert one["masks"].shape == (len(one["boxes"]), *picture.shape[1:])
 
 
 @torch.inference_mode()
@@ -135,6 +138,32 @@ def test_proposals_are_torchvisions() -> None:
         theirs, _ = model.proposer.rpn(images, {str(i): one for i, one in enumerate(seen.maps)})
     for (boxes, scores), wanted in zip(own, theirs, strict=True):
         assert torch.equal(boxes, wanted) and len(scores) == len(boxes)
+
+
+def test_a_vits_maps_are_a_pyramid() -> None:
+    model = small(image=VIT)
+    seen = model._see(pictures((64, 90))[0][None])
+    assert seen.size == (64, 96)
+    assert [one.shape[1:] for one in seen.maps] == [(16, 64 // s, 96 // s) for s in (4, 8, 16, 32)] + [(16, 1, 2)]
+    (tokens,) = model.image.eval().maps(torch.randn(2, 3, 64, 96))
+    assert tokens.shape == (2, 24, 4, 6)
+    for changes in ({"patch_dropout": 0.5}, {"patch_size": 2}):
+        with pytest.raises(ValueError, match="patch_dropout 0 and a patch_size that 4 divides"):
+            small(image=ViTConfig(**{**vars(VIT), **changes}))
+
+
+def test_a_detector_can_begin_with_a_clips_pictures_too() -> None:
+    from pictura.weights.initial import inherited, started
+
+    text = TextTransformerConfig(width=16, heads=2, depth=1, vocab_size=50, context_length=8)
+    clip = CLIPConfig(image=VIT, text=text, embed_dim=12).build()
+    for size in (64, 128):
+        config = started(clip.config, ViLDConfig(image=None, width=16, class_names=("a",)), size)
+        assert isinstance(config, ViLDConfig) and config.text == text and config.tower.image_size == size
+        model = config.build()
+        weights = inherited(clip, config, model)
+        model.load_state_dict(weights)
+        assert torch.equal(weights["image.blocks.1.mlp.fc1.weight"], clip.image.state_dict()["blocks.1.mlp.fc1.weight"])
 
 
 @torch.no_grad()

@@ -33,14 +33,6 @@ class Placement:
         there: npt.NDArray[np.bool_] = ((moved[:, 2:] - moved[:, :2]) >= 1e-3).all(1)
         return moved, there
 
-    def back(self, boxes: Boxes) -> Boxes:
-        """[k 4] of the view -> [k 4] of the picture."""
-        boxes = boxes.copy()
-        if self.flip:
-            boxes[:, [0, 2]] = self.size[1] - boxes[:, [2, 0]]
-        found: Boxes = (boxes - self._twice(self.shift)) / self._twice(self.scale)
-        return found
-
     def _twice(self, pair: tuple[float, float]) -> Boxes:
         """(x, y) for both corners of a box."""
         return np.array(pair * 2, np.float32)

@@ -1,6 +1,6 @@
 """A detector asked for names: the texts that they are, and what it finds, in pixels of the pictures as they came."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -60,15 +60,31 @@ def detected(
     are left out and counted in `embedder.bad`."""
     check_detects(embedder.model)
     classes, trained = vocabulary(embedder, names)
-    done = 0
-    view, size = embedder.view, embedder.batch_size
+
+    def find(batch: Batch, whole: list[tuple[int, int]]) -> list[Detections]:
+        found: list[Detections] = embedder.model.detect(
+            batch["image"], classes, trained, by, whole, threshold, looking(teacher), objectness
+        )
+        return found
+
+    yield from _walk(embedder, source, find)
+
+
+def proposed(embedder: Embedder, source: Source) -> Iterator[tuple[Detections, Batch, int]]:
+    """As `detected`: where there may be a thing, of any class."""
+    check_detects(embedder.model)
+    yield from _walk(embedder, source, lambda batch, whole: embedder.model.propose(batch["image"], whole))
+
+
+def _walk(
+    embedder: Embedder, source: Source, find: Callable[[Batch, list[tuple[int, int]]], list[Detections]]
+) -> Iterator[tuple[Detections, Batch, int]]:
+    """What `find` makes of each batch and the sizes of its pictures, (y, x), before they were resized."""
+    done, view, size = 0, embedder.view, embedder.batch_size
     batches = ordered(source, view, None, size, embedder.workers, bad=embedder.bad, placed=True)
     for batch in prefetch(batches, embedder.device):
-        whole = [placement.whole for placement in batch["placement"]]
         with evaluating(embedder.model), torch.inference_mode():
-            found = embedder.model.detect(
-                batch["image"], classes, trained, by, whole, threshold, looking(teacher), objectness
-            )
+            found = find(batch, [placement.whole for placement in batch["placement"]])
         for row, one in enumerate(found):
             yield {key: value.cpu() for key, value in one.items()}, batch, row
         done += len(found)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 
 from pictura.data.source import Source, SourceConfig
-from pictura.evaluation.average_precision import Truth, average_precision
+from pictura.evaluation.average_precision import Truth, average_precision, recall
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, check_reads_texts
 from pictura.evaluation.coco_results import rle
-from pictura.evaluation.detect import check_detects, detected
+from pictura.evaluation.detect import check_detects, detected, proposed
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Panel
 from pictura.models.vild import By
@@ -25,6 +25,8 @@ class DetectionConfig(EvaluatorConfig):
     """`data` needs pictures with boxes; its classes are asked for. by: of an ensemble, one of its heads, or both. Masks
     are measured where both the model and the data have them.
 
+    novel: its classes without boxes in training, by name; by default all that the model was not trained on. recall: of
+    so many proposals of a picture, the share of things that they hold, whatever these are called.
     teacher: a CLIP that looks at every region itself, in place of an ensemble's second head: by `picture` alone it is
     CLIP on cropped regions, by `ensemble` ViLD-text + CLIP. objectness: scores are geometric means with the proposals'.
     """
@@ -35,6 +37,12 @@ class DetectionConfig(EvaluatorConfig):
     by: By | None = None
     teacher: str | None = None
     objectness: bool = False
+    novel: tuple[str, ...] = ()
+    recall: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.recall is not None and self.recall < 1:
+            raise ValueError(f"recall: {self.recall} is below 1; try 100")
 
     def build(self) -> "Detection":
         """The evaluator, its data opened, and the teacher."""
@@ -42,24 +50,19 @@ class DetectionConfig(EvaluatorConfig):
         if self.teacher is not None:
             teacher = Embedder(*load_model(self.teacher))
             check_reads_texts(teacher.model)
-        return Detection(source, self.name, self.by, teacher, self.objectness)
+        if strange := [name for name in self.novel if name not in source.class_names]:
+            raise ValueError(f"novel: the data has no class {strange[0]!r}")
+        return Detection(source, self, teacher)
 
 
 class Detection(Evaluator):
     """Yields AP, AP50, AP75, those of small, medium and large things, AR100, and AP/base, AP/novel where both are."""
 
-    def __init__(
-        self,
-        source: Source,
-        name: str = "",
-        by: By | None = None,
-        teacher: Embedder | None = None,
-        objectness: bool = False,
-    ) -> None:
+    def __init__(self, source: Source, config: DetectionConfig, teacher: Embedder | None = None) -> None:
         if missing := {"image", "boxes"} - source.provides:
             raise ValueError(f"detection: the data has no {' and no '.join(sorted(missing))}")
-        self.title = f"detection/{name}" if name else "detection"
-        self.source, self.by, self.teacher, self.objectness = source, by, teacher, objectness
+        self.title = f"detection/{config.name}" if config.name else "detection"
+        self.source, self.config, self.teacher = source, config, teacher
 
     def check(self, model: Any) -> None:
         check_detects(model)
@@ -73,7 +76,7 @@ class Detection(Evaluator):
         masked, areas = embedder.model.masks is not None, getattr(self.source, "objects", None)
         found, examples, indices = list[dict[str, Any]](), list[dict[str, Any]](), list[int]()
         for told, batch, row in detected(
-            embedder, self.source, names, self.by, teacher=self.teacher, objectness=self.objectness
+            embedder, self.source, names, self.config.by, teacher=self.teacher, objectness=self.config.objectness
         ):
             index = int(batch["index"][row])
             example: dict[str, Any] = {
@@ -93,14 +96,19 @@ class Detection(Evaluator):
         if getattr(self.source, "federated", None):
             for key in ("negatives", "not_exhaustive"):
                 official[key] = [getattr(self.source, key)(index) for index in indices]
+        novel = {name for name in names if (name in self.config.novel if self.config.novel else name not in known)}
         groups = {
-            group: [label for label, name in enumerate(names) if (name in known) == (group == "base")]
+            group: [label for label, name in enumerate(names) if (name in novel) == (group == "novel")]
             for group in ("base", "novel")
         }
         groups = groups if all(groups.values()) else {}
         truth = Truth.of(examples, names, **official)
         for metric, value in average_precision(truth, found, groups).items():
             yield f"{self.title}/{metric}", value
+        if self.config.recall is not None:
+            regions = [one["boxes"] for one, _, _ in proposed(embedder, self.source)]
+            for metric, value in recall(truth, regions, self.config.recall, groups).items():
+                yield f"{self.title}/proposals/{metric}", value
 
     def panels(self) -> list[Panel]:
         return []

@@ -81,13 +81,7 @@ def looked_at(
 
 def proposed(proposer: Embedder, pictures: Sequence[Image.Image]) -> list[Tensor]:
     """Pictures -> of each [n 4], where there may be a thing, in its own pixels, the likeliest first."""
-    view, out, nothing = proposer.view, list[Tensor](), np.random.default_rng(0)
-    seen = [view.look(picture, nothing) for picture in pictures]
-    for begin in range(0, len(seen), proposer.batch_size):
-        some = seen[begin : begin + proposer.batch_size]
-        with evaluating(proposer.model), torch.inference_mode():
-            found = proposer.model.propose([pixels for pixels, _ in some])
-        for one, (_, placement) in zip(found, some, strict=True):
-            assert placement is not None
-            out.append(torch.from_numpy(placement.back(one["boxes"].cpu().numpy())))
-    return out
+    view, nothing = proposer.view, np.random.default_rng(0)
+    seen, whole = [view(picture, nothing) for picture in pictures], [(one.height, one.width) for one in pictures]
+    with evaluating(proposer.model), torch.inference_mode():
+        return [one["boxes"].cpu() for one in proposer.model.propose(seen, whole)]

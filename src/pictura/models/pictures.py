@@ -19,7 +19,7 @@ class PictureModelConfig(ModelConfig, ABC):
     picture's side that the middle square keeps (0.875: resize to 256, keep 224).
     """
 
-    tower_kind: ClassVar[type[ImageTowerConfig]] = ImageTowerConfig  # what `image` may be
+    tower_kind: ClassVar[type[ImageTowerConfig] | tuple[type[ImageTowerConfig], ...]] = ImageTowerConfig  # of `image`
     resizes: ClassVar[tuple[str, ...]] = ("shortest", "squash")
 
     image: ImageTowerConfig | None = None

@@ -20,7 +20,8 @@ from pictura.losses.regions import named
 from pictura.models.base import ImageTowerConfig, TextTowerConfig, check_positive
 from pictura.models.pictures import PictureModelConfig, read_pictures
 from pictura.models.resnet import ResNetConfig
-from pictura.models.vild_parts import HeadConfig, MaskHead, Proposer, Pyramid, RegionHead, reset
+from pictura.models.vild_parts import HeadConfig, MaskHead, Proposer, Pyramid, RegionHead, SimplePyramid, reset
+from pictura.models.vit import ViTConfig
 
 PIXELS = 8 * 800 * 1333  # looked at at a time, where nothing is learnt
 By = Literal["words", "picture", "ensemble"]
@@ -30,8 +31,8 @@ Teacher = Callable[[Tensor, list[Tensor]], Tensor]  # pictures [b 3 y x] and reg
 
 @dataclass(frozen=True, kw_only=True)
 class ViLDConfig(PictureModelConfig):
-    """`image` is the backbone. `text`, the CLIP's, is given by `initial`, and never trained; without it `class_names`
-    are all that can be found. templates: the sentences that a class's name is put in, for a text each.
+    """`image` is the backbone, a resnet or a vit. `text`, the CLIP's, is given by `initial`, and never trained; without
+    it `class_names` are all that can be found. templates: the sentences that a class's name is put in, for a text each.
 
     longest: the longer side of a picture is brought to so many pixels to be looked at; None is image_size. width: of
     the maps. anchors: side of a level's anchors, in pixels of its map. proposals: how many regions of a picture are
@@ -41,7 +42,7 @@ class ViLDConfig(PictureModelConfig):
     """
 
     kind: ClassVar[str] = "vild"
-    tower_kind: ClassVar[type[ImageTowerConfig]] = ResNetConfig
+    tower_kind = (ResNetConfig, ViTConfig)
     resizes: ClassVar[tuple[str, ...]] = ("fit",)
 
     image: ImageTowerConfig | None = field(default_factory=ResNetConfig)
@@ -86,11 +87,20 @@ class ViLDConfig(PictureModelConfig):
         return self.longest or self.tower.image_size
 
     @property
-    def backbone(self) -> ResNetConfig:
-        """`image`. ValueError where it has no maps of several sizes."""
-        if not isinstance(self.tower, ResNetConfig):
-            raise ValueError(f"image.kind: {self.tower.kind}: a pyramid of maps is made of a resnet")  # type: ignore[attr-defined]
+    def backbone(self) -> ResNetConfig | ViTConfig:
+        """`image`. ValueError where no pyramid of maps can be made of it."""
+        if not isinstance(self.tower, ResNetConfig | ViTConfig):
+            raise ValueError(f"image.kind: {self.tower.kind}: a detector's is a resnet or a vit")  # type: ignore[attr-defined]
+        if isinstance(self.tower, ViTConfig) and (self.tower.patch_dropout or self.tower.patch_size % 4):
+            raise ValueError("image: a detector's vit has patch_dropout 0 and a patch_size that 4 divides")
         return self.tower
+
+    @property
+    def stride(self) -> int:
+        """Pixels between the cells of the finest map."""
+        if isinstance(self.backbone, ViTConfig):
+            return self.backbone.patch_size // 4
+        return 4 if self.backbone.stem == "imagenet" else 1
 
     def build(self) -> "ViLD":
         """The module, with fresh weights."""
@@ -125,12 +135,14 @@ class ViLD(Once):
         from torchvision.ops import MultiScaleRoIAlign
 
         c = self.config = config
-        channels = c.backbone.channels
-        stride = 4 if c.backbone.stem == "imagenet" else 1
         self.image = c.backbone.build()
-        self.pyramid = Pyramid(channels, c.width)
-        levels = len(channels)
-        sizes = [max(1, round(c.anchors * stride * 2**level)) for level in range(levels + 1)]
+        self.pyramid: Pyramid | SimplePyramid
+        if isinstance(c.backbone, ViTConfig):
+            self.pyramid = SimplePyramid(c.backbone.width, c.width)
+        else:
+            self.pyramid = Pyramid(c.backbone.channels, c.width)
+        levels = self.pyramid.levels
+        sizes = [max(1, round(c.anchors * c.stride * 2**level)) for level in range(levels + 1)]
         self.proposer = Proposer(c.width, sizes, c.rpn_convs, c.proposals)
         self.regions = RegionHead(c.width, c.head, c.embed_dim)
         self.boxes = nn.Linear(c.head.width, 4)
@@ -178,7 +190,7 @@ class ViLD(Once):
 
     def _see(self, image: Tensor) -> Seen:
         pixels = read_pictures(image, self.config, self.background.dtype)
-        whole = 2 ** len(self.image.stages) * (2 if self.config.backbone.stem == "imagenet" else 1)
+        whole = 2 ** (self.pyramid.levels - 1) * self.config.stride
         down, across = (-side % whole for side in pixels.shape[2:])
         pixels = F.pad(pixels, (0, across, 0, down))
         size = (pixels.shape[2], pixels.shape[3])
@@ -244,7 +256,9 @@ class ViLD(Once):
             found[i] = self._finish({k: v[:kept] for k, v in one.items()}, seen, seen if whole is None else whole[i])
         return found
 
-    def propose(self, image: Tensor | Sequence[Tensor]) -> list[Detections]:
+    def propose(
+        self, image: Tensor | Sequence[Tensor], whole: Sequence[tuple[int, int]] | None = None
+    ) -> list[Detections]:
         """Pictures as in `detect` -> where there may be a thing, of any class: `boxes` [n 4] and `scores` [n], the best
         first, `proposals` at most."""
 
@@ -253,7 +267,11 @@ class ViLD(Once):
             found = self.proposer.propose(seen.maps, seen.found, sizes)
             return [{"boxes": boxes, "scores": scores} for boxes, scores in found]
 
-        return self._by_size(image, proposed)
+        found = self._by_size(image, proposed)
+        for i, one in enumerate(found):
+            seen = (image[i].shape[-2], image[i].shape[-1])
+            found[i] = self._finish(one, seen, seen if whole is None else whole[i])
+        return found
 
     def _by_size(
         self, image: Tensor | Sequence[Tensor], find: Callable[[Tensor], list[Detections]]

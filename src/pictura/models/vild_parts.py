@@ -50,6 +50,43 @@ class Pyramid(nn.Module):
         return list(self.fpn(OrderedDict((str(i), one) for i, one in enumerate(maps))).values())
 
 
+class SimplePyramid(nn.Module):
+    """A ViT's one map [b c y x] -> maps of 4, 2, 1 and 1/2 times its sides, of `width` channels each, and one coarser
+    still (Li et al., Exploring Plain Vision Transformer Backbones for Object Detection, 2022, section 3)."""
+
+    levels = 4
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+
+        def twice(given: int) -> nn.Module:
+            return nn.ConvTranspose2d(given, given // 2, 2, 2)
+
+        finest = nn.Sequential(twice(channels), Norm(channels // 2), nn.GELU(), twice(channels // 2))
+        self.scale = nn.ModuleList([finest, twice(channels), nn.Identity(), nn.MaxPool2d(2)])
+        given = (channels // 4, channels // 2, channels, channels)
+        self.out = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(c, width, 1, bias=False), Norm(width),
+                nn.Conv2d(width, width, 3, padding=1, bias=False), Norm(width),
+            )
+            for c in given
+        )  # fmt: skip
+        reset(self)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        (x,) = maps
+        found = [out(scale(x)) for scale, out in zip(self.scale, self.out, strict=True)]
+        return [*found, F.max_pool2d(found[-1], 1, 2)]
+
+
+class Norm(nn.LayerNorm):
+    """Of the channels of each pixel, [b c y x]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 class Proposer(nn.Module):
     """Maps -> where there may be a thing (RPN, Ren et al. 2015, section 3.1), the same for all classes."""
 
@@ -144,5 +181,5 @@ def reset(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.BatchNorm2d):
+        elif isinstance(part, nn.BatchNorm2d | nn.LayerNorm):
             part.reset_parameters()

@@ -23,7 +23,6 @@ from pictura.layers.linear import Linear
 from pictura.layers.once import Once
 from pictura.layers.packing import Packing, places_of
 from pictura.layers.positions import stretch_positions
-from pictura.models.base import ImageTowerConfig
 from pictura.models.pictures import PictureModelConfig, read_pictures
 from pictura.models.vilt_parts import PatchesHead, TwoLayers, WordEmbedding, WordsConfig, WordsHead
 from pictura.models.vit import ViTConfig
@@ -46,7 +45,7 @@ class ViLTConfig(PictureModelConfig):
     """
 
     kind: ClassVar[str] = "vilt"
-    tower_kind: ClassVar[type[ImageTowerConfig]] = ViTConfig
+    tower_kind = ViTConfig
     resizes: ClassVar[tuple[str, ...]] = ("fit",)
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
         "B/32": {"image": {"kind": "vit", "size": "B/32", "image_size": 384, "dropout": 0.1}},

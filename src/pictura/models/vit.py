@@ -138,6 +138,26 @@ class ViT(ImageTower):
             nn.init.normal_(self.cls_token, std=d**-0.5)
 
     def forward(self, image: Tensor) -> Tensor:
+        x, b = self._embed(image)[0], image.shape[0]
+        for block in self.blocks[:-1]:
+            x = block(x, None, None, self.begins(x, block, b))
+        last = self.blocks[-1]
+        # where one token is read, the last block computes one token
+        at = None if self.cls_token is None else torch.zeros(len(x), dtype=torch.long, device=x.device)
+        x = self.norm(last(x, at, None, self.begins(x, last, b)))
+        out: Tensor = x.mean(1) if at is None else x.squeeze(1)
+        return out
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """image: [b 3 y x], normalised, whole patches -> one map, [b d y x], of all patches, for detectors."""
+        (x, grid), b = self._embed(image), image.shape[0]
+        for block in self.blocks:
+            x = block(x, None, None, self.begins(x, block, b))
+        x = self.norm(x if self.cls_token is None else x[:, 1:])
+        return [x.transpose(1, 2).unflatten(2, grid)]
+
+    def _embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """[b 3 y x] -> tokens before the first block, and the grid (y, x) of its patches."""
         c, b = self.config, image.shape[0]
         x: Tensor = self.patch_embed(image)
         grid = (image.shape[2] // c.patch_size, image.shape[3] // c.patch_size)
@@ -151,12 +171,4 @@ class ViT(ImageTower):
         x = self.drop_patches(x)
         if self.cls_token is not None:
             x = torch.cat([first.expand(len(x), -1, -1), x], 1)
-        x = self.norm_pre(x)
-        for block in self.blocks[:-1]:
-            x = block(x, None, None, self.begins(x, block, b))
-        last = self.blocks[-1]
-        # where one token is read, the last block computes one token
-        at = None if self.cls_token is None else torch.zeros(len(x), dtype=torch.long, device=x.device)
-        x = self.norm(last(x, at, None, self.begins(x, last, b)))
-        out: Tensor = x.mean(1) if at is None else x.squeeze(1)
-        return out
+        return self.norm_pre(x), grid

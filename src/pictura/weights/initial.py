@@ -82,8 +82,9 @@ def inherited(model: nn.Module, config: ModelConfig, fresh: nn.Module) -> dict[s
     if isinstance(config, ViLDConfig) and isinstance(old, ViLDConfig):
         new = {"classes": fresh.state_dict()["classes"]} if config.class_names != old.class_names else {}
         return weights | new
-    if isinstance(config, ViLDConfig):
-        kept = ("text.", "text_projection.", "logit_scale")
+    if isinstance(config, ViLDConfig) and isinstance(old, PictureModelConfig):
+        same = type(old.tower) is type(config.tower) and old.tower.at(config.tower.image_size) == config.tower
+        kept = ("text.", "text_projection.", "logit_scale", *(("image.",) if same else ()))
         return dict(fresh.state_dict()) | {name: value for name, value in weights.items() if name.startswith(kept)}
     if isinstance(old, ViLTConfig) and isinstance(config, ViLTConfig):
         return _joint(weights, old, config, fresh)
