@@ -136,8 +136,7 @@ class Embedder:
         size = c.image.image_size
         if c.resize == "fit":
             patch = getattr(c.image, "patch_size", 1)
-            longest = c.limit if hasattr(c, "limit") else c.longest
-            return FitConfig(image_size=size, longest=longest, patch_size=patch).build()
+            return FitConfig(image_size=size, longest=getattr(c, "limit", c.longest), patch_size=patch).build()
         return CropConfig(image_size=size, resize=c.resize, interpolation=c.interpolation, crop=c.crop).build()
 
     @property

@@ -120,7 +120,7 @@ class Pictura:
         `boxes` [m 4], x0 y0 x1 y1 in pixels of the picture, `scores` [m], at least `threshold`, the best first,
         `labels` [m], places in `names`, `text_labels`, m of them, and `masks` [m y x] bool where the model has them.
 
-        How long it takes hardly depends on how many names there are. ValueError for a model that finds nothing, a bad
+        ValueError for a model that finds nothing, a bad
         picture, no names or the same one twice.
         """
         check_detects(self.model)

@@ -22,7 +22,7 @@ MASK = 28  # pixels across a mask
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(Config):
     """The head that reads a region: RoIAlign of 7x7, `convs` 3x3 convolutions with batch norm, `depth` linear ones of
-    `width`. The released ViLD has 4 and 1; 0 and 2, as in torchvision's Faster R-CNN, is about nine times as fast.
+    `width`. The released ViLD has 4 and 1; 0 and 2, as in torchvision's Faster R-CNN, is less work.
     """
 
     convs: int = 0
