@@ -18,8 +18,10 @@ from pictura.data.scenes import ScenesConfig
 from pictura.data.views import CropConfig
 from pictura.layers.linear import runs_here
 from pictura.layers.positions import resize_positions
+from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIPConfig
 from pictura.recipe import prepare
+from pictura.weights.folder import save_folder
 from tests.tiny import losses, tiny, with_torn_pictures
 
 # Beginning with a model that is there
@@ -34,6 +36,21 @@ def test_a_run_that_began_with_another_goes_on_without_it(trained: Path, tmp_pat
     shutil.rmtree(tmp_path / "model")
     run.resume(tmp_path / "part", ["training.steps=20"])
     assert losses(tmp_path / "part") == losses(tmp_path / "whole")
+
+
+def test_a_clip_can_begin_with_the_tower_of_a_classifier(tmp_path: Path) -> None:
+    """Its words are new then."""
+    tower = tiny().model.image  # type: ignore[union-attr]
+    classifier = ClassifierConfig(image=tower, classes=3).build()
+    save_folder(tmp_path / "classifier", classifier, None)
+    changes = (f"initial={tmp_path / 'classifier'}", "model.image=null")
+    prepared = prepare(tiny(*changes))
+    assert prepared.tokenizer is not None
+    own = prepared.task.model.image.state_dict()  # type: ignore[union-attr]
+    for name, value in classifier.image.state_dict().items():
+        assert torch.equal(own[name], value), name
+    with pytest.raises(ValueError, match="tokenizer: missing; the words are new"):
+        prepare(tiny(*changes, "tokenizer=null"))
 
 
 def test_a_tokenizer_beside_initial_is_refused(trained: Path) -> None:

@@ -172,7 +172,8 @@ def begun_with(name: str, recipe: Recipe, source: Source) -> tuple[nn.Module, Mo
     initial, tokenizer = load_model(name)
     assert isinstance(initial.config, ModelConfig)
     config = started(initial.config, recipe.model, seen(recipe))
-    learns_words = isinstance(config, ViLTConfig) and not isinstance(initial.config, ViLTConfig)
+    named = isinstance(config, ViLDConfig)  # its words are those of `initial`
+    learns_words = hasattr(config, "text") and not named and type(config) is not type(initial.config)
     if not learns_words:
         if recipe.tokenizer is not None:
             raise ValueError(
