@@ -1,6 +1,6 @@
 """How many labelled boxes a class ViLD's teacher is worth, on drawn scenes in which novel shapes stand unlabelled.
 
-    .venv/bin/python -m benchmarks.novel [ARM …]     train what is missing
+    .venv/bin/python -m benchmarks.novel --jobs 2    make what is missing, two runs at a time
     .venv/bin/python -m benchmarks.novel --write     the table in docs/detection.md
 
 The recipes `vild-teacher`, `vild-base` and `vild`, and what changes one thing in them. Detectors of learnt classes get
@@ -15,10 +15,10 @@ import math
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .trained import DOCS, Run, kept, train_missing, write_between
 
@@ -26,9 +26,13 @@ NAME = "novel"
 SEEDS = (0, 1, 2)
 NOVEL = ("hexagon", "drop", "house")
 FEW = (1, 2, 5, 10)
+SCENES = 200  # that all are measured on
+REGIONS = 16  # of a picture, that the teacher is asked about
 
-ARMS: dict[str, tuple[str, list[str], dict[str, str]]] = {  # arm -> recipe, changes, what else is measured, and how
-    "boxes of base alone": ("vild-base", [], {}),
+TEACHER, BASE, STORE = "the teacher", "boxes of base alone", "what the teacher says"  # which the others are made with
+Arm = tuple[str, list[str], dict[str, str]]  # a recipe, what changes in it, what else is measured, and how
+ARMS: dict[str, Arm] = {
+    BASE: ("vild-base", [], {}),
     **{f"{k} boxes of each": ("vild-base", [f"K={k}"], {}) for k in FEW},
     "all boxes": ("vild-base", ["ALL"], {}),
     "ViLD-text": (
@@ -43,14 +47,22 @@ ARMS: dict[str, tuple[str, list[str], dict[str, str]]] = {  # arm -> recipe, cha
     "ViLD": ("vild", [], {}),
     "ViLD-ensemble": ("vild", ["model.ensemble=true"], {"its words": "by: words", "its pictures": "by: picture"}),
 }  # fmt: skip
+STAGES = ((TEACHER, BASE), (STORE,), tuple(arm for arm in ARMS if arm != BASE))  # each needs those before it
 
 
-def runs(seeds: list[int], arms: list[str]) -> Iterator[Run]:
+def runs(seeds: list[int], arms: tuple[str, ...]) -> Iterator[Run]:
     """Every run that there is to make, as the facts that name it."""
-    for seed in seeds:
-        for arm in ARMS:
-            if not arms or arm in arms:
-                yield {"arm": arm, "seed": seed}
+    for arm in arms:
+        for seed in seeds:
+            yield {"arm": arm, "seed": seed}
+
+
+def scenes(seed: int) -> str:
+    """New ones of the kind that the recipes have, as configuration."""
+    return (
+        "{kind: scenes, split: everything, image_size: 128, objects: [2, 6], zoom: [0.5, 1.1], overlap: 0.6, "
+        f"clutter: 12, gives: [image, boxes], label_of: shape, count: {SCENES}, seed: {1000 + seed}}}"
+    )
 
 
 def changes_of(arm: str, seed: int, folder: Path) -> list[str]:
@@ -58,16 +70,14 @@ def changes_of(arm: str, seed: int, folder: Path) -> list[str]:
     from pictura.data.scene_world import SHAPES
 
     recipe, changes, more = ARMS[arm]
-    scenes = "{kind: scenes, split: everything, image_size: 128, objects: [2, 6], gives: [image, boxes], "
-    scenes += f"label_of: shape, count: 200, seed: {1000 + seed}}}"
-    closed = arm == "boxes of base alone"
-    data = f"{{kind: partly_labelled, classes: [{', '.join(SHAPES)}], of: {scenes}}}" if closed else scenes
-    novel = "" if closed else f", novel: [{', '.join(NOVEL)}], recall: 100"
-    asked = {"detection": f"{{kind: detection, data: {data}{novel}}}"}
+    data, novel = scenes(seed), f", novel: [{', '.join(NOVEL)}]"
+    if arm == BASE:
+        data, novel = f"{{kind: partly_labelled, classes: [{', '.join(SHAPES)}], of: {data}}}", ""
+    recall = ", recall: 100" if arm == "ViLD-text" else ""
+    asked = {"detection": f"{{kind: detection, data: {data}{novel}{recall}}}"}
     for name, keys in more.items():
-        keys = keys.replace("TEACHER", f'"{folder / f"teacher {seed}" / "model"}"')
-        rest = novel.partition(", recall")[0]
-        asked[slug(name)] = f"{{kind: detection, name: {slug(name)}, data: {data}{rest}, {keys}}}"
+        keys = keys.replace("TEACHER", f'"{folder / f"{TEACHER} {seed}" / "model"}"')
+        asked[slug(name)] = f"{{kind: detection, name: {slug(name)}, data: {data}{novel}, {keys}}}"
     out = [f"seed={seed}", "training.save_every=1000000"]
     out.append(f"evaluation={{{', '.join(f'{name}: {one}' for name, one in asked.items())}}}")
     for change in changes:
@@ -78,11 +88,9 @@ def changes_of(arm: str, seed: int, folder: Path) -> list[str]:
             out += [f"data.few={{{', '.join(f'{name}: {k}' for name in NOVEL)}}}", f"data.repeat={repeats(k)}"]
         else:
             out.append(change)
-    return out + (
-        [f"initial={folder / f'teacher {seed}' / 'model'}", f"data.of.store={folder / f'regions {seed}'}"]
-        if recipe == "vild"
-        else []
-    )
+    if recipe == "vild":
+        out += [f"initial={folder / f'{TEACHER} {seed}' / 'model'}", f"data.of.store={folder / f'{STORE} {seed}'}"]
+    return out
 
 
 def slug(name: str) -> str:
@@ -90,37 +98,61 @@ def slug(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
-def repeats(k: int, scenes: int = 4000) -> int:
+def repeats(k: int, scenes: int = 3000) -> int:
     """How often the pictures with the few boxes come, so that they are about a tenth of all."""
     return max(1, round(scenes / 9 / (k * len(NOVEL))))
 
 
 def train(run: Run, folder: Path) -> Run:
-    """What one run reached on new scenes; teacher, proposer and store of its seed are made when they are not there."""
-    from pictura.run import read_recipe, teach
+    """What one run reached on new scenes, `AP` in all or, of the teacher, the share of things that it names right."""
+    from pictura.run import read_recipe
     from pictura.run import train as run_recipe
 
     arm, seed = run["arm"], run["seed"]
-
-    def trained(recipe: str, name: str, *changes: str) -> Path:
-        into = folder / f"{name} {seed}"
-        if not (into / "results.json").exists():
-            shutil.rmtree(into, ignore_errors=True)
-            run_recipe(read_recipe(recipe, [f"seed={seed}", *changes]), into, say=lambda _: None)
-        return into / "model"
-
-    recipe = ARMS[arm][0]
-    changes = changes_of(arm, seed, folder)
-    if recipe == "vild":
-        teacher = trained("vild-teacher", "teacher")
-        proposer = trained("vild-base", "base")
-        teach(read_recipe("vild", changes), teacher, proposer, regions=40)
+    if arm == STORE:
+        return {"AP": teach(seed, folder)}
     into = folder / f"{arm} {seed}"
     shutil.rmtree(into, ignore_errors=True)
-    began = time.perf_counter()
-    results = run_recipe(read_recipe(recipe, changes), into, say=lambda _: None)
+    if arm == TEACHER:
+        run_recipe(read_recipe("vild-teacher", [f"seed={seed}"]), into, say=lambda _: None)
+        metrics = named_right(seed, folder)
+        return {"AP": metrics["all"], "metrics": metrics}
+    results = run_recipe(read_recipe(ARMS[arm][0], changes_of(arm, seed, folder)), into, say=lambda _: None)
     metrics = {name: value for name, value in results.items() if name.startswith("detection/")}
-    return {"AP": metrics["detection/AP"], "metrics": metrics, "minutes": round((time.perf_counter() - began) / 60, 2)}
+    return {"AP": metrics["detection/AP"], "metrics": metrics}
+
+
+def teach(seed: int, folder: Path) -> float:
+    """Write the store of a seed; 1 when all is there."""
+    from pictura.run import read_recipe
+    from pictura.run import teach as fill
+
+    recipe = read_recipe("vild", changes_of("ViLD", seed, folder))
+    models = (folder / f"{arm} {seed}" / "model" for arm in (TEACHER, BASE))
+    told = fill(recipe, *models, regions=REGIONS)
+    return 1.0 - float(told["bad"]) / float(told["pictures"])
+
+
+def named_right(seed: int, folder: Path) -> dict[str, float]:
+    """Shares of the true boxes of new scenes, cut out, that the teacher names right: of base, of novel ones, of all."""
+    import numpy as np
+    import torch
+
+    import pictura
+    from pictura.evaluation.crops import embedded
+    from pictura.evaluation.zeroshot import classifier
+    from pictura.run import read_recipe
+
+    recipe: Any = read_recipe("vild", changes_of("ViLD", seed, folder))
+    source = recipe.evaluation["detection"].data.build()
+    teacher = pictura.load(folder / f"{TEACHER} {seed}" / "model").embedder
+    examples: list[Any] = [source[index] for index in range(len(source))]
+    pictures = ((torch.from_numpy(one["image"]).movedim(2, 0), torch.from_numpy(one["boxes"])) for one in examples)
+    classes = classifier(teacher, source.class_names, recipe.model.templates)
+    said = (torch.cat([*embedded(teacher, pictures)]) @ classes).argmax(1).numpy()
+    labels = np.concatenate([one["labels"] for one in examples])
+    novel, right = np.isin(labels, [source.class_names.index(name) for name in NOVEL]), said == labels
+    return {"base": float(right[~novel].mean()), "novel": float(right[novel].mean()), "all": float(right.mean())}
 
 
 def interval(values: list[float]) -> str:
@@ -130,32 +162,62 @@ def interval(values: list[float]) -> str:
     mean = math.floor(1e3 * statistics.fmean(values) + 1e-9) / 10
     if len(values) < 2:
         return f"{mean:.1f}"
-    t = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0)
+    t = {2: 12.71, 3: 4.31, 4: 3.19, 5: 2.78}.get(len(values), 2.6)
     half = math.ceil(1e3 * t * statistics.stdev(values) / math.sqrt(len(values))) / 10
     return f"{mean:.1f} ± {half:.1f}"
 
 
 def table(done: list[Run]) -> str:
-    """One row for each way of finding things, means over seeds, in per cent."""
-    lines = ["| | AP base | AP novel | AP | AP50 novel | seeds |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    """One row for each way of finding things, means over seeds, in per cent; then what the teacher and the proposals
+    are worth, differences of pairs, and how many boxes it takes to overtake ViLD."""
+    lines = ["| | AP base | AP novel | AP | AP50 base | AP50 novel |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    reached: dict[str, dict[str, list[float]]] = {}
     for arm, (_, _, more) in ARMS.items():
-        found = [run["metrics"] for run in done if run["arm"] == arm]
+        found = sorted((run for run in done if run["arm"] == arm), key=lambda run: run["seed"])
         for name in ("", *more) if found else ():
             prefix = f"detection/{slug(name)}" if name else "detection"
-            keys = ["AP/base", "AP/novel", "AP", "AP50/novel"]
-            cells = [[one[f"{prefix}/{key}"] for one in found if f"{prefix}/{key}" in one] for key in keys]
-            if arm == "boxes of base alone":  # it is asked for those alone
-                cells = [cells[2], [], [], []]
-            says = name or arm
-            lines.append(f"| {says} | " + " | ".join(map(interval, cells)) + f" | {len(found)} |")
+            keys = ["AP/base", "AP/novel", "AP", "AP50/base", "AP50/novel"]
+            metrics = [run["metrics"] for run in found]
+            cells = {key: [one[f"{prefix}/{key}"] for one in metrics if f"{prefix}/{key}" in one] for key in keys}
+            if arm == BASE:  # it is asked for those alone
+                cells |= {"AP/base": cells["AP"], "AP": [], "AP50/base": [one[f"{prefix}/AP50"] for one in metrics]}
+            reached[f"{arm}: {name}" if name.startswith("its") else name or arm] = cells
+    lines += [f"| {name} | {' | '.join(map(interval, cells.values()))} |" for name, cells in reached.items()]
+    teachers = [run["metrics"] for run in done if run["arm"] == TEACHER]
+    named = [interval([one[group] for one in teachers]) for group in ("base", "novel")]
     held = [run["metrics"] for run in done if run["arm"] == "ViLD-text"]
-    if held:
-        base, novel = (
-            interval([one[f"detection/proposals/R@100/{group}"] for one in held]) for group in ("base", "novel")
-        )
-        lines += ["", f"Of things, the first 100 proposals hold {base} % of base and {novel} % of novel ones."]
+    proposals = [interval([one[f"detection/proposals/R@100/{group}"] for one in held]) for group in ("base", "novel")]
+    lines += [
+        "",
+        f"The teacher names {named[0]} % of base and {named[1]} % of novel things right, cut out by their true",
+    ]
+    lines += [f"boxes. The first 100 proposals hold {proposals[0]} % of base and {proposals[1]} % of novel things.", ""]
+    for one, other, key in (
+        ("ViLD", "ViLD-text", "AP/novel"),
+        ("ViLD", "ViLD-text", "AP/base"),
+        ("ViLD-ensemble", "ViLD-ensemble: its words", "AP/novel"),
+        ("ViLD-ensemble", "ViLD-ensemble: its words", "AP/base"),
+        ("ViLD", "ViLD-ensemble", "AP/novel"),
+    ):
+        if one in reached and other in reached:
+            pairs = zip(reached[one][key], reached[other][key], strict=True)
+            lines.append(f"- {one} less {other}, {key}: {interval([a - b for a, b in pairs])}")
+    if "ViLD" in reached:
+        lines += ["", overtaken({name: cells["AP/novel"] for name, cells in reached.items()})]
+    seeds = len({run["seed"] for run in done})
+    minutes = sum(run["seconds"] for run in done) / 60
     last = max(done, key=lambda run: run["date"])
-    return "\n".join([*lines, "", f"{last['machine']}, {last['date'][:10]}."])
+    lines += ["", f"{seeds} seeds, {minutes:.0f} minutes of one core, {last['machine']}, {last['date'][:10]}."]
+    return "\n".join(lines)
+
+
+def overtaken(novel: dict[str, list[float]]) -> str:
+    """From how many boxes a class on supervision finds more of the novel things, by the means."""
+    by = {k: statistics.fmean(novel[f"{k} boxes of each"]) for k in FEW if novel.get(f"{k} boxes of each")}
+    more = [k for k in by if by[k] > statistics.fmean(novel["ViLD"])]
+    if not more:
+        return f"No supervision with up to {max(by)} boxes a class overtakes ViLD on novel things." if by else ""
+    return f"Supervision overtakes ViLD on novel things at {more[0]} boxes a class."
 
 
 def main() -> int:
@@ -164,13 +226,16 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/novel"), help="for the models (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--write", action="store_true", help="write the table of docs/detection.md from the runs kept")
+    parser.add_argument("--jobs", type=int, default=1, help="so many runs at a time (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no run after so many seconds")
     arguments = parser.parse_args()
     if arguments.write:
         write_between(DOCS / "detection.md", "novel", table(kept(NAME)))
         return 0
     make = partial(train, folder=arguments.folder.resolve())
-    train_missing(NAME, runs(arguments.seeds, arguments.arms), make, "AP", arguments.seconds)
+    for stage in STAGES:
+        asked = tuple(arm for arm in stage if arm in arguments.arms or not arguments.arms)
+        train_missing(NAME, runs(arguments.seeds, asked), make, "AP", arguments.seconds, arguments.jobs)
     return 0
 
 

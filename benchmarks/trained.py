@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +27,48 @@ def kept(name: str) -> list[Run]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def train_missing(name: str, runs: Iterable[Run], train: Callable[[Run], Run], told: str, seconds: float) -> None:
+def train_missing(
+    name: str, runs: Iterable[Run], train: Callable[[Run], Run], told: str, seconds: float, jobs: int = 1
+) -> None:
     """Make the runs that are not kept yet, beginning none after `seconds`; a line for each on standard error.
 
-    A run is known by its facts; `train` adds what came out. `told`: which of these the line shows.
+    A run is known by its facts; `train` adds what came out. `told`: which of these the line shows. jobs: so many at a
+    time, in processes that share the cores.
     """
-    end, done = time.monotonic() + seconds, kept(name)
+    done = kept(name)
     missing = [run for run in runs if not any(run.items() <= other.items() for other in done)]
-    for number, run in enumerate(missing, 1):
-        if time.monotonic() > end:
-            break
-        began = time.perf_counter()
-        result = run | train(run)
-        took = time.perf_counter() - began
-        result |= {"seconds": round(took, 1), "machine": machine()}
-        result |= {"date": datetime.now(UTC).isoformat(timespec="seconds")}
+    for number, (run, result) in enumerate(made(missing, train, time.monotonic() + seconds, jobs), 1):
         with (RESULTS / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(result) + "\n")
         facts = " ".join(str(value) for value in run.values())
-        sys.stderr.write(f"{number} of {len(missing)}: {facts}: {told} {result[told]:.1%} in {took:.0f} s\n")
+        sys.stderr.write(
+            f"{number} of {len(missing)}: {facts}: {told} {result[told]:.1%} in {result['seconds']:.0f} s\n"
+        )
+
+
+def made(runs: list[Run], train: Callable[[Run], Run], end: float, jobs: int) -> Iterator[tuple[Run, Run]]:
+    """Each run with all that is known of it, as it ends."""
+    if jobs == 1:
+        yield from ((run, timed(train, run)) for run in runs if time.monotonic() < end)
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))  # read as a process begins
+    waiting, going = iter(runs), {}
+    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+        while True:
+            while len(going) < jobs and time.monotonic() < end and (run := next(waiting, None)) is not None:
+                going[pool.submit(timed, train, run)] = run
+            if not going:
+                return
+            for future in wait(going, return_when=FIRST_COMPLETED).done:
+                yield going.pop(future), future.result()
+
+
+def timed(train: Callable[[Run], Run], run: Run) -> Run:
+    """A run's facts, what came out, and where and when."""
+    began = time.perf_counter()
+    result = run | train(run)
+    result |= {"seconds": round(time.perf_counter() - began, 1), "machine": machine()}
+    return result | {"date": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def write_between(page: Path, mark: str, text: str) -> None:

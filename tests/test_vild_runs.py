@@ -97,6 +97,12 @@ def test_detect_finds_any_name_and_draws(made: Made, tmp_path: Path, capsys: pyt
         assert drawn.size == (80, 50)
     coco = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [one["name"] for one in coco["categories"]] == ["house", "red star"]
+    assert main([*words, "--json", "--out", str(tmp_path / "more"), "--attributes", "small", "blue"]) == 0
+    found = json.loads(capsys.readouterr().out)[str(image)]
+    every = ["small house", "blue house", "small red star", "blue red star"]
+    assert len(found) == 3 and {one["label"] for one in found} <= set(every)
+    coco = json.loads((tmp_path / "more" / "detections.json").read_text())
+    assert [one["name"] for one in coco["categories"]] == every
     for words, says in (
         ([str(made.run / "model"), "house"], "give a picture file"),
         ([str(made.run / "model"), str(tmp_path / "gone.png")], "gone.png"),
@@ -107,6 +113,12 @@ def test_detect_finds_any_name_and_draws(made: Made, tmp_path: Path, capsys: pyt
     ):
         assert main(["detect", *words]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_templates_that_are_no_set_are_refused_before_training(made: Made) -> None:
+    prepare(load(Recipe, made.recipe, overrides=("model.templates=scene",)))
+    with pytest.raises(ValueError, match="templates: 'sceen' is no set"):
+        prepare(load(Recipe, made.recipe, overrides=("model.templates=sceen",)))
 
 
 def test_a_store_of_another_teacher_is_refused(made: Made, tmp_path: Path) -> None:

@@ -185,6 +185,7 @@ def parser() -> argparse.ArgumentParser:
         detect,
         "Things in pictures, found by their names, whichever these are.",
         'pictura detect runs/detector/model a.png "red star" ring --out found',
+        "pictura detect runs/detector/model a.png star ring --attributes red blue",
     )
     p.add_argument("model", help="a detector: a folder of weights")
     p.add_argument(
@@ -193,6 +194,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PICTURE|NAME",
         help="picture files and folders of them; anything else is a name to look for (default: those trained on)",
     )
+    p.add_argument("--attributes", nargs="+", help="look for each name with each of these, such as: red wooden")
     p.add_argument("--threshold", type=float, default=0.1, help="the least score that is told (default: 0.1)")
     p.add_argument("--top", type=int, default=100, help="how many things of a picture, at most (default: 100)")
     p.add_argument("--out", type=Path, help="a folder for pictures with boxes drawn in, and COCO's detections.json")
@@ -341,6 +343,7 @@ def ask(a: argparse.Namespace) -> Answer:
 def detect(a: argparse.Namespace) -> Answer:
     from pictura import run
     from pictura.data.source import PICTURE_SUFFIXES
+    from pictura.evaluation.detect import expanded
 
     def is_picture(word: str) -> bool:
         return Path(word).exists() or Path(word).suffix.lower().removeprefix(".") in PICTURE_SUFFIXES
@@ -357,7 +360,7 @@ def detect(a: argparse.Namespace) -> Answer:
         run.drawn_at(a.out, images)
     model = run.load(a.model)
     with run.watched(model.embedder):
-        found = model.detect(images, names, a.threshold, a.top)
+        found = model.detect(images, names, a.threshold, a.top, a.attributes)
     out: dict[str, list[dict[str, Any]]] = {}
     rows = []
     for path, one in zip(images, found, strict=True):
@@ -372,7 +375,7 @@ def detect(a: argparse.Namespace) -> Answer:
             rows.append((str(path) if not place else "", thing["label"], score, where))
     show(a, "", rows)
     if a.out is not None:
-        run.save_detections(a.out, images, found, names)
+        run.save_detections(a.out, images, found, expanded(names, a.attributes))
         say(f"{a.out}: the pictures with what was found, and detections.json")
     return out
 

@@ -26,7 +26,7 @@ from pictura.distributed.ranks import broadcast, is_main
 from pictura.distributed.ranks import world as processes
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, measure
 from pictura.evaluation.embed import Embedder
-from pictura.evaluation.prompts import spoken
+from pictura.evaluation.prompts import spoken, templates_of
 from pictura.evaluation.teach import fingerprint
 from pictura.evaluation.zeroshot import classifier
 from pictura.models.base import ModelConfig, TextConfig
@@ -225,7 +225,7 @@ def name_classes(model: nn.Module, config: ViLDConfig, embedder: Embedder) -> No
     """A detector's classes become the texts of their names, by the model that it begins with."""
     names = [spoken(name) for name in config.class_names]
     with torch.no_grad():
-        model.classes.copy_(classifier(embedder, names, config.templates).T)  # type: ignore[operator]
+        model.classes.copy_(classifier(embedder, names, templates_of(config.templates)).T)  # type: ignore[operator]
 
 
 def check_teacher(initial: nn.Module, recipe: Recipe, source: Source) -> None:

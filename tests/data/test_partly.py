@@ -2,10 +2,12 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pictura.config import load
 from pictura.data.partly import PartlyLabelled, PartlyLabelledConfig
 from pictura.data.scenes import ScenesConfig
 from tests.data.test_coco_objects import build, content, federated, note
@@ -88,6 +90,24 @@ def test_what_a_file_says_of_its_pictures_is_said_of_the_classes_that_are_told(t
     assert pickle.loads(pickle.dumps(own)).objects(1)["labels"].tolist() == [1, 0]
 
 
+def test_classes_by_how_frequent_they_are(tmp_path: Path) -> None:
+    source = federated(tmp_path)  # car f, cat c, toothbrush r
+
+    def told(*frequencies: str, **more: Any) -> PartlyLabelled:
+        config = load(PartlyLabelledConfig, {"of": {"kind": "scenes"}, "frequencies": [*frequencies], **more})
+        return PartlyLabelled(config, source)
+
+    assert told("common", "frequent").class_names == ("car", "cat"), "in the data's order"
+    assert told("rare").class_names == ("toothbrush",)
+    base = told("frequent", few={"toothbrush": 1})
+    assert (base.class_names, base.frequencies) == (("car", "toothbrush"), ("f", "r"))
+    by_name = PartlyLabelled(PartlyLabelledConfig(of=WORLD, classes=("car",), few={"toothbrush": 1}), source)
+    for index in range(3):
+        assert base[index]["labels"].tolist() == by_name[index]["labels"].tolist()
+    with pytest.raises(ValueError, match="'car' is there twice"):
+        told("frequent", few={"car": 1})
+
+
 def test_of_the_few_a_picture_with_others_beside_is_not_exhaustive(tmp_path: Path) -> None:
     source = federated(tmp_path)  # a toothbrush in each of the first two pictures
     own = PartlyLabelled(PartlyLabelledConfig(of=WORLD, classes=("car",), few={"toothbrush": 1}, repeat=2), source)
@@ -108,6 +128,8 @@ def test_of_a_source_that_says_nothing_beside_its_examples_nothing_is_said() -> 
     ("changes", "says"),
     [
         ({"classes": ()}, "classes: none given"),
+        ({"frequencies": ("rare",)}, "classes, frequencies: both given"),
+        ({"classes": (), "frequencies": ("rare", "common")}, "the data calls no class rare or common, as LVIS does"),
         ({"classes": ("star", "star")}, "'star' is there twice"),
         ({"few": {"star": 2}}, "'star' is there twice"),
         ({"few": {"drop": 0}}, "below 1"),

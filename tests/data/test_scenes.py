@@ -1,9 +1,10 @@
 """Scenes against their ground truth: every caption, question, statement, box and colour is read anew and checked."""
 
 import itertools
+import math
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -92,6 +93,45 @@ def test_things_lie_inside_the_picture_and_stay_visible() -> None:
         visible = scene_draw.masks(scene, 64).sum((1, 2))
         alone = [scene_draw.masks(Scene((thing,), "plain", "flat"), 64).sum() for thing in scene.things]
         assert (visible > 0.5 * np.array(alone)).all()
+
+
+def test_zoom_makes_things_larger_or_smaller_and_nothing_else() -> None:
+    usual, small = ScenesConfig(count=50).build(), ScenesConfig(count=50, zoom=(0.5, 0.5)).build()
+    varied = ScenesConfig(count=200, objects=(1, 1), zoom=(0.5, 2.0)).build()
+    for index in range(50):
+        for one, other in zip(usual.scene(index).things[:1], small.scene(index).things[:1], strict=True):
+            assert (one.shape, one.colour, one.size) == (other.shape, other.colour, other.size)
+            assert other.radius == pytest.approx(0.5 * SIZES[other.size], rel=0.08)
+    radii = [varied.scene(index).things[0].radius for index in range(200)]
+    assert min(radii) < 0.6 * SIZES["small"] and max(radii) > 1.8 * SIZES["large"]
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.8])
+def test_overlap_lets_things_hide_others(overlap: float) -> None:
+    source = ScenesConfig(count=100, objects=(6, 6), overlap=overlap).build()
+    deepest = max(
+        (a.radius + b.radius - math.hypot(a.x - b.x, a.y - b.y)) / min(a.radius, b.radius)
+        for index in range(100)
+        for a, b in itertools.combinations(source.scene(index).things, 2)
+    )
+    assert overlap - 0.1 < deepest <= overlap
+
+
+def test_what_is_hidden_wholly_has_no_box() -> None:
+    source = ScenesConfig(gives=("boxes", "masks")).build()
+    thing = source.scene(0).things[0]
+    found = source._regions(Scene((thing, thing), "plain", "flat"))
+    assert [len(found[key]) for key in ("boxes", "labels", "crowd", "masks")] == [1, 1, 1, 1]
+
+
+def test_clutter_is_drawn_below_things_and_is_none_of_them() -> None:
+    clean, littered = (ScenesConfig(count=20, gives=("image", "masks"), clutter=n).build() for n in (0, 20))
+    for index in range(20):
+        one, other = cast(dict[str, Any], clean[index]), cast(dict[str, Any], littered[index])
+        assert np.array_equal(one["masks"], other["masks"])
+        assert len(littered.scene(index).clutter) == 20
+        changed = (one["image"].astype(int) != other["image"]).any(2)
+        assert changed[~one["masks"].any(0)].mean() > 0.02
 
 
 def test_all_that_a_scene_can_have_occurs() -> None:
@@ -184,6 +224,9 @@ def test_heldout_is_judged_among_all_combinations() -> None:
         ({"seed": -1}, "seed"),
         ({"count": 0}, "count"),
         ({"image_size": 2}, "image_size"),
+        ({"zoom": (2.0, 1.0)}, "zoom: .*try"),
+        ({"overlap": -0.1}, "overlap"),
+        ({"clutter": 65}, "clutter"),
     ],
 )
 def test_mistakes_are_answered(wrong: dict[str, object], says: str) -> None:

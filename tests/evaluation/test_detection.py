@@ -1,6 +1,8 @@
 """A detector measured, asked and drawn: boxes in the pixels of the pictures as they came, and official numbers."""
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +12,31 @@ import torch
 from PIL import Image
 from torchvision.ops import box_iou
 
+from pictura.config import load
 from pictura.data.partly import PartlyLabelledConfig
+from pictura.data.placement import Placement
 from pictura.data.scenes import ScenesConfig
-from pictura.data.source import Example, Source
+from pictura.data.source import Example, Source, SourceConfig
 from pictura.data.text import Tokenizer
 from pictura.evaluation.average_precision import Truth, average_precision
-from pictura.evaluation.base import measure
+from pictura.evaluation.base import EvaluatorConfig, measure
 from pictura.evaluation.crops import embedded
 from pictura.evaluation.detect import looking, proposed, vocabulary
-from pictura.evaluation.detection import Detection, DetectionConfig
-from pictura.evaluation.drawing import with_things
+from pictura.evaluation.detection import CLASSES, Detection, DetectionConfig, by_class, compared
+from pictura.evaluation.drawing import SIDE, colour, with_things
 from pictura.evaluation.embed import Embedder
+from pictura.evaluation.panels import Gallery, Table
 from pictura.evaluation.ready import Pictura
 from pictura.models.clip import CLIP
 from pictura.models.vild import ViLD, ViLDConfig
 from pictura.recipe import name_classes
 from pictura.run import drawn_at, save_detections
 from pictura.weights.initial import inherited, started
+from tests.data.files import shared
+from tests.evaluation.test_average_precision import NAMES as MADE
+from tests.evaluation.test_average_precision import made
 from tests.models.test_vild import SMALL, pictures, small
+from tests.test_docs import recipe_of
 
 WORLD = ScenesConfig(count=6, image_size=64, gives=("image", "boxes"), label_of="shape", seed=3)
 NAMES = ("star", "ring", "bolt")
@@ -206,3 +215,106 @@ def test_what_was_found_is_drawn_and_written_as_coco_has_it(tmp_path: Path) -> N
         save_detections(tmp_path, [image], found)
     nothing = {key: value[:0] for key, value in found[0].items()}
     assert (np.asarray(with_things(Image.open(image), nothing)) == plain).all()
+
+
+def test_a_report_shows_what_is_found_and_how_well_each_class_is() -> None:
+    world = replace(WORLD, count=11, gives=("image", "boxes", "masks"))
+    names = world.build().class_names
+    detection = DetectionConfig(data=world, novel=("star",)).build()
+    assert detection.panels() == []
+    for _ in range(2):  # of the latest run
+        values = dict(detection.run(Embedder(small(masks=True, class_names=names), None, batch_size=4)))
+    assert not any("class" in name for name in values)
+    drawn, table = detection.panels()
+    assert isinstance(drawn, Gallery) and isinstance(table, Table)
+    ((_, shown),) = drawn.rows
+    assert [picture.image.size for picture in shown if picture.image] == [(SIDE, SIDE)] * 9
+    assert all(1 <= len(picture.lines) <= 7 for picture in shown)
+    assert table.columns == ["class", "AP", "mask AP", "training", "true boxes"]
+    source: Any = world.build()
+    there = Counter(names[label] for i in range(11) for label in source[i]["labels"])
+    assert {row[0]: row[-1] for row in table.rows} == there
+    assert {row[0] for row in table.rows if row[3] == "novel"} == {"star"}
+    detection.classes = [{"class": i} for i in range(CLASSES + 5)]
+    table = detection.panels()[1]
+    assert isinstance(table, Table) and "20 best and the 20 worst of 45" in table.note
+    assert [i for (i,) in table.rows] == [*range(20), *range(25, 45)]
+
+
+def test_the_precision_of_all_is_the_mean_of_that_of_the_classes_listed() -> None:
+    examples, found = made(0, masks=True)
+    truth, groups = Truth.of(examples, MADE), {"base": [0, 2, 4], "novel": [1, 3]}
+    measured = average_precision(truth, found, groups, per_class=True)
+    rows = by_class(measured, truth, {"dog", "car/van"})
+    best: list[Any] = [row["class"] for row in rows]
+    assert set(best) == {"cat", "dog", "cup", "car/van"}, "there never is a unicorn"
+    assert best == sorted(best, key=lambda name: -measured[f"AP/class/{name.replace('/', ' or ')}"])
+    for prefix in ("", "mask "):
+        of = [(float(str(row[f"{prefix}AP"])), row["training"]) for row in rows]
+        for group in ("base", "novel"):
+            mean = np.mean([ap for ap, own in of if own == group])
+            assert mean == pytest.approx(measured[f"{prefix.replace(' ', '/')}AP/{group}"], abs=6e-4)
+        assert np.mean([ap for ap, _ in of]) == pytest.approx(measured[f"{prefix.replace(' ', '/')}AP"], abs=6e-4)
+    assert 0.1 < measured["AP"] < 0.9
+    assert "training" not in by_class(measured, truth, None)[0]
+
+
+def test_in_words_and_colours_what_is_right_and_what_missed() -> None:
+    def boxes(*some: list[float]) -> torch.Tensor:
+        return torch.tensor(some, dtype=torch.float32)
+
+    found = {
+        "boxes": boxes([20, 20, 60, 60], [100, 20, 140, 60], [100, 70, 140, 110], [160, 70, 200, 110]),
+        "scores": torch.tensor([0.9, 0.5, 0.2, 0.05]),
+        "labels": torch.tensor([0, 0, 1, 2]),
+    }
+    batch: dict[str, Any] = {
+        "image": torch.full((1, 3, 60, 120), 128, dtype=torch.uint8),  # of a picture of 120 x 240
+        "boxes": [
+            np.array([[22, 20, 60, 60], [100, 70, 140, 110], [160, 70, 200, 110], [200, 10, 230, 30]], np.float32)
+        ],
+        "labels": [np.array([0, 2, 2, 1])],
+        "crowd": [np.array([False, False, False, True])],
+        "placement": [Placement((60, 120), (0.5, 0.5))],
+    }
+    one = compared(found, batch, 0, NAMES)
+    assert [(line.text, line.value, line.mark) for line in one.lines] == [
+        ("star", "90 %", True), ("star", "50 %", False), ("ring", "20 %", False), ("not found: 2 × bolt", "", False)
+    ]  # fmt: skip
+    assert one.image is not None and one.image.size == (360, 180)
+    pixels = np.asarray(one.image)
+    assert tuple(pixels[89, 60]) == tuple(pixels[89, 180]) == colour(0), "their lower edges"
+    assert tuple(pixels[164, 180]) == colour(1)
+    missed = {tuple(pixels[y, 240]) for y in range(120, 150)}
+    assert missed == {(0, 0, 0), (255, 255, 255)}, "dashes on the left edge; what is unsure is not drawn"
+    assert (pixels[:46, 300:] == 128).all(), "of a crowd nothing"
+    nothing = {key: value[:0] for key, value in found.items()}
+    assert [line.text for line in compared(nothing, batch, 0, NAMES).lines] == ["not found: star, 2 × bolt"]
+    many = boxes(*([20 * i, 0, 20 * i + 20, 20] for i in range(8)))
+    found = {"boxes": many, "scores": torch.linspace(0.9, 0.2, 8), "labels": torch.zeros(8, dtype=torch.int64)}
+    batch |= {"boxes": [many.numpy()], "labels": [np.zeros(8, np.int64)], "crowd": [np.zeros(8, bool)]}
+    assert [line.text for line in compared(found, batch, 0, NAMES).lines] == ["star"] * 6, "the others were found too"
+
+
+def test_the_split_of_coco_that_is_written_down() -> None:
+    """Zareian et al. 2021: 48 classes and 17. The detector is a toy, the pictures are real."""
+    folder, recipe = shared("coco-mini"), recipe_of("detection.md", "coco-48-17.yaml")
+    base: Any = load(SourceConfig, recipe["data"], overrides=[f"of.path={folder / 'instances_train2017.json'}"]).build()
+    config = recipe["evaluation"]["coco"]
+    part = {"data": {"kind": "subset", "share": 0.3, "of": config["data"]}}  # in which some classes have no box
+    path = f"data.of.of.path={folder / 'instances_val2017.json'}"
+    detection = load(EvaluatorConfig, config | part, overrides=[path]).build()
+    assert isinstance(detection, Detection)
+    names, novel = detection.source.class_names, detection.config.novel
+    assert (len(base.class_names), len(novel), names) == (48, 17, (*base.class_names, *novel))
+    left = {"traffic light", "fire hydrant", "stop sign", "parking meter", "sports ball", "baseball bat", "hot dog"}
+    left |= {"baseball glove", "tennis racket", "wine glass", "potted plant", "dining table", "cell phone"}
+    assert {*base.source.class_names} - {*names} == left | {"teddy bear", "hair drier"}
+    told = Counter(base.source.class_names[label] for i in range(80) for label in base.source.objects(i)["labels"])
+    own = Counter(base.class_names[label] for i in range(80) for label in base.objects(i)["labels"])
+    assert own == {name: count for name, count in told.items() if name in base.class_names}
+    values = dict(detection.run(Embedder(small(class_names=names), None)))
+    assert {"detection/AP", "detection/AP/base", "detection/AP/novel"} <= set(values)
+    listed = {str(row["class"]): row["training"] for row in detection.classes}
+    assert listed == {name: "novel" if name in novel else "base" for name in names if name in listed}
+    assert 20 < len(listed) < 60 and {*novel} & {*listed}

@@ -1,5 +1,6 @@
 """A detector's parts against torchvision's, and that nothing but a picture decides what is found in it."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,35 @@ def test_the_ensemble_is_a_geometric_mean_that_trusts_each_head_where_it_is_at_h
             assert float(both[i, k]) == pytest.approx(wanted, rel=1e-4, abs=1e-12)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("by", ["words", "picture", "ensemble"])
+def test_every_class_is_looked_for_with_every_attribute(by: Any) -> None:
+    """Against a loop over regions, classes and attributes; nothing is left out by overlap or number."""
+    model, (image,) = small(ensemble=True, logit_scale=1.0, nms=1.0, detections=500), pictures((64, 64))
+    torch.manual_seed(1)
+    classes, attributes, trained = torch.randn(3, 12), torch.randn(2, 12), torch.tensor([True, False, True])
+    found = model.detect([image], classes, trained, by, attributes=attributes)[0]
+    seen = model._see(image[None])
+    ((proposed, _),) = model.proposer.propose(seen.maps, seen.found, [(64, 64)])
+    pooled = model.pool(seen, [proposed])
+    assert model.taught is not None
+    words, shown = model.regions.project(model.regions(pooled)), model.taught.project(model.taught(pooled))
+    chances = model.name(words, classes, trained, by, shown).tolist()
+    wanted: dict[int, list[float]] = {label: [] for label in range(6)}
+    for i, region in enumerate(shown if by == "picture" else words):
+        powers = [math.exp(math.e * float(torch.cosine_similarity(region, one, 0))) for one in attributes]
+        for k in range(3):
+            for q in range(2):
+                wanted[2 * k + q].append(chances[i][k] * powers[q] / sum(powers))
+    for label, scores in wanted.items():
+        assert found["scores"][found["labels"] == label].tolist() == pytest.approx(sorted(scores)[::-1], abs=1e-6)
+    alone, plain = (
+        model.detect([image], classes, trained, by, attributes=some, objectness=True)[0]
+        for some in (attributes[:1], None)
+    )
+    assert all(torch.equal(alone[key], plain[key]) for key in ("scores", "labels", "boxes"))
+
+
 def test_proposals_are_torchvisions() -> None:
     """The same head, anchors and rules as its RegionProposalNetwork, which is given the same maps."""
     from torchvision.models.detection.image_list import ImageList
@@ -192,6 +222,7 @@ def test_a_detector_begins_with_a_clips_words_and_reads_texts_as_it_does() -> No
         ({"detections": 0}, "detections: 0 must be above zero"),
         ({"templates": ("a photo",)}, "sentences with {} where the name goes"),
         ({"templates": ()}, "sentences with {} where the name goes"),
+        ({"templates": ("scene",)}, "sentences with {} where the name goes"),
     ],
 )
 def test_what_cannot_be_is_said(changes: dict[str, Any], says: str) -> None:

@@ -3,8 +3,9 @@
 What open-vocabulary detection is measured by (Zareian et al. 2021; ViLD, Gu et al. 2022, section 4.1).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,9 @@ ROWS = ("boxes", "crowd", "masks", "areas")
 
 @dataclass(frozen=True, kw_only=True)
 class PartlyLabelledConfig(SourceConfig):
-    """classes: those whose boxes are told, by name, in the order of their new labels; few: so many boxes, and no more,
-    of classes beside them, from pictures that come `repeat` times as often.
+    """classes: those whose boxes are told, by name, in the order of their new labels; frequencies: in their place, all
+    that LVIS calls so; few: so many boxes, and no more, of classes beside them, from pictures that come `repeat` times
+    as often.
 
     Which boxes are the few is drawn by `seed`; the boxes of 2 are among those of 5. A crowd is told as a box is, where
     it is one of `classes`; it is never among the few.
@@ -28,18 +30,17 @@ class PartlyLabelledConfig(SourceConfig):
     kind: ClassVar[str] = "partly_labelled"
 
     of: SourceConfig
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    frequencies: tuple[Literal["rare", "common", "frequent"], ...] = ()
     few: dict[str, int] = field(default_factory=dict)
     repeat: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        names = (*self.classes, *self.few)
-        if not names:
+        if self.classes and self.frequencies:
+            raise ValueError("classes, frequencies: both given; leave one of them out")
+        if not (self.classes or self.frequencies or self.few):
             raise ValueError("classes: none given, so there would be nothing to learn")
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"classes, few: {twice!r} is there twice")
         if self.repeat < 1 or any(count < 1 for count in self.few.values()):
             raise ValueError("repeat, few: below 1; leave them out, and no box of that class is told")
 
@@ -55,13 +56,16 @@ class PartlyLabelled(Wrapper):
         if "boxes" not in source.provides:
             raise ValueError("of: this data has no boxes")
         self.source, self.provides, self.bad = source, source.provides, source.bad
-        self.class_names = (*config.classes, *config.few)
+        classes = _of(config.frequencies, source) if config.frequencies else config.classes
+        self.class_names = (*classes, *config.few)
         for name in self.class_names:
+            if self.class_names.count(name) > 1:
+                raise ValueError(f"classes, few: {name!r} is there twice")
             if name not in source.class_names:
                 raise ValueError(f"classes: the data has no {name!r}{did_you_mean(name, source.class_names)}")
         place = {name: label for label, name in enumerate(self.class_names)}
         self.label = np.array([place.get(name, -1) for name in source.class_names], np.int64)
-        self.all = len(config.classes)  # of these classes every box is told
+        self.all = len(classes)  # of these classes every box is told
         self.few = self._few(config)  # {example: rows that are told beside them}
         again = np.repeat(np.array(sorted(self.few), np.int64), config.repeat - 1)
         self.order = np.concatenate([np.arange(len(source)), again])
@@ -121,3 +125,14 @@ class PartlyLabelled(Wrapper):
             return found
         own, told = self._told(place, source.objects(place))
         return np.union1d(found, own[(own >= 0) & ~told])
+
+
+def _of(frequencies: Sequence[str], source: Source) -> tuple[str, ...]:
+    """The classes of a source that are so frequent, by the r, c or f that it says of each."""
+    letters, asked = getattr(source, "frequencies", None) or (), {one[0] for one in frequencies}
+    names = tuple(name for name, letter in zip(source.class_names, letters, strict=bool(letters)) if letter in asked)
+    if not names:
+        raise ValueError(
+            f"frequencies: the data calls no class {' or '.join(frequencies)}, as LVIS does; give `classes`"
+        )
+    return names

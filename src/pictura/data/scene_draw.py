@@ -75,6 +75,9 @@ _DISTANCE: dict[str, Distance] = {
         _disc(0, 0.34, 0.62)(u, v), _polygon((0, -1.08), (0.55, 0.06), (-0.55, 0.06))(u, v)
     ),
     "house": _polygon((0, -1), (0.9, -0.15), (0.66, -0.15), (0.66, 0.85), (-0.66, 0.85), (-0.66, -0.15), (-0.9, -0.15)),
+    "stroke": _polygon((-1, -0.12), (1, -0.12), (1, 0.12), (-1, 0.12)),
+    "crumb": lambda u, v: np.minimum(_disc(-0.3, -0.1, 0.3)(u, v), _disc(0.25, 0.1, 0.4)(u, v)),
+    "hook": _polygon((-0.9, -0.5), (0.7, -0.5), (0.7, 0.6), (0.45, 0.6), (0.45, -0.25), (-0.9, -0.25)),
 }  # fmt: skip
 
 
@@ -118,7 +121,7 @@ class _Stamp:
 def draw(scene: Scene, image_size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """`scene` → uint8 RGB [y x c]; `rng` serves the background and the grain, which carry no meaning."""
     canvas = _background(scene.background, image_size, rng)  # [c y x]: numpy is slow over a last axis of three
-    for thing in scene.things:
+    for thing in (*scene.clutter, *scene.things):
         stamp = _Stamp(thing, image_size)
         area = canvas[:, *stamp.where]
         area += (_paint(thing, stamp, scene.style, rng) - area) * stamp.cover

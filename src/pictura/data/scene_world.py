@@ -45,6 +45,7 @@ SIZES = {"small": 0.14, "medium": 0.19, "large": 0.26}  # radius as a share of t
 TEXTURES = ("plain", "plain", "plain", "striped", "dotted", "checked")  # repeated: drawn more often
 BACKGROUNDS = ("plain", "shaded", "speckled", "striped")
 STYLES = ("flat", "shaded", "outlined", "noisy")
+CLUTTER = ("stroke", "crumb", "hook")  # nobody asks for these, and no caption tells of them
 NOVEL_STYLE = "sketched"  # only in the splits `style` and `everything`
 MANY = (5, 6)  # how many things the split `counts` shows
 MOTIONS = (
@@ -75,6 +76,7 @@ class Scene:
     things: tuple[Thing, ...]
     background: str
     style: str
+    clutter: tuple[Thing, ...] = ()  # below all things
 
 
 def held_out(colour: str, shape: str) -> bool:
@@ -113,9 +115,17 @@ def weighted(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
     return list(weights)[bisect(totals, rng.random() * totals[-1])]
 
 
-def lay_out(rng: np.random.Generator, split: Split, objects: tuple[int, int]) -> Scene:
-    """A new scene of `objects` (least, most) things; the split `counts` shows `MANY` instead."""
+def lay_out(
+    rng: np.random.Generator,
+    split: Split,
+    objects: tuple[int, int],
+    zoom: tuple[float, float] = (1, 1),
+    overlap: float = 0.3,
+    clutter: int = 0,
+) -> Scene:
+    """A new scene of `objects` (least, most) things; the split `counts` shows `MANY` instead. See `ScenesConfig`."""
     pairs = combinations(split)
+    times = zoom[0] if zoom[0] == zoom[1] else zoom[0] * (zoom[1] / zoom[0]) ** rng.random()
     least, most = MANY if split == "counts" else objects
     wanted = least + int(rng.random() * (most - least + 1))
     things: list[Thing] = []
@@ -123,7 +133,7 @@ def lay_out(rng: np.random.Generator, split: Split, objects: tuple[int, int]) ->
         colour, shape = pick(rng, pairs)
         if things and rng.random() < 0.25:  # twins, so that "two red circles" is something to say
             colour, shape = things[-1].colour, things[-1].shape
-        place = _place(rng, things)
+        place = _place(rng, things, times, overlap)
         if place is None:  # the first ones left no room
             things.clear()
             continue
@@ -131,20 +141,30 @@ def lay_out(rng: np.random.Generator, split: Split, objects: tuple[int, int]) ->
         texture = "plain" if size == "small" else pick(rng, TEXTURES)  # a pattern would eat a small shape
         things.append(Thing(shape, colour, size, texture, x, y, radius, 0.5 * rng.random() - 0.25, paint(rng, colour)))
     styles = (NOVEL_STYLE,) if split == "style" else (*STYLES, NOVEL_STYLE) if split == "everything" else STYLES
-    return Scene(tuple(things), pick(rng, BACKGROUNDS), pick(rng, styles))
+    background, style = pick(rng, BACKGROUNDS), pick(rng, styles)
+    return Scene(tuple(things), background, style, tuple(_litter(rng) for _ in range(clutter)))
 
 
-def _place(rng: np.random.Generator, others: Sequence[Thing]) -> tuple[float, float, float, str] | None:
+def _litter(rng: np.random.Generator) -> Thing:
+    """Something small that is none of the world's things, anywhere."""
+    colour, radius = pick(rng, tuple(COLOURS)), 0.03 + 0.07 * rng.random()
+    x, y, angle = rng.random(), rng.random(), 2 * math.pi * rng.random()
+    return Thing(pick(rng, CLUTTER), colour, "small", "plain", x, y, radius, angle, paint(rng, colour))
+
+
+def _place(
+    rng: np.random.Generator, others: Sequence[Thing], times: float, overlap: float
+) -> tuple[float, float, float, str] | None:
     """A free place and size (x, y, radius and the size's name), or None where it is too crowded.
 
-    Neighbours may overlap by 30 % of the smaller radius, so most of each thing stays visible.
+    Radii are those of `SIZES`, `times` as large; neighbours overlap by a share `overlap` of the smaller one's at most.
     """
     names = list(SIZES)
     for attempt in range(60):
         size = pick(rng, names[: 3 if attempt < 20 else 1])  # crowded: only a small thing may still fit
-        radius = SIZES[size] * (0.93 + 0.14 * rng.random())
+        radius = times * SIZES[size] * (0.93 + 0.14 * rng.random())
         x, y = (radius + (1 - 2 * radius) * rng.random() for _ in "xy")
-        if all(math.hypot(x - o.x, y - o.y) > radius + o.radius - 0.3 * min(radius, o.radius) for o in others):
+        if all(math.hypot(x - o.x, y - o.y) > radius + o.radius - overlap * min(radius, o.radius) for o in others):
             return x, y, radius, size
     return None
 

@@ -46,6 +46,9 @@ class ScenesConfig(SourceConfig):
         Boxes and masks are of the visible part; captions of a clip say the motion ("a red star moving left").
     split: `train`; `fresh` (new scenes of what training has seen); `heldout` (colour-shape combinations that training
         never shows); `shapes` (novel shapes); `counts` (more things); `style` (a new drawing style); `everything`.
+    zoom: how many times larger than usual things are, drawn for each scene; small below 1, above 2 cut off by the edge.
+        overlap: of neighbours, as a share of the smaller one's radius, at most. clutter: how many strokes and crumbs
+        lie about, below the things.
     mentions: weights of the kinds of captions: list one colour shape relation count background.
     """
 
@@ -55,6 +58,9 @@ class ScenesConfig(SourceConfig):
     objects: tuple[int, int] = (1, 4)
     split: Split = "train"
     gives: tuple[Part, ...] = ("image", "captions")
+    zoom: tuple[float, float] = (1.0, 1.0)
+    overlap: float = 0.3
+    clutter: int = 0
     captions: int = 1
     questions: int = 1
     frames: int = 8
@@ -74,6 +80,12 @@ class ScenesConfig(SourceConfig):
         for name in ("count", "captions", "questions", "frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is too few; at least 1")
+        if not 0.25 <= self.zoom[0] <= self.zoom[1] <= 4:
+            raise ValueError(f"zoom: {list(self.zoom)} is not a range within 0.25 … 4; try [0.5, 1]")
+        if not 0 <= self.overlap <= 1:
+            raise ValueError(f"overlap: {self.overlap} is no share, from 0 to 1")
+        if not 0 <= self.clutter <= 64:
+            raise ValueError(f"clutter: {self.clutter} is not from 0 to 64")
         if self.image_size < 8:
             raise ValueError(f"image_size: {self.image_size} px is too small to see anything; try 64")
         if self.seed < 0:
@@ -123,7 +135,11 @@ class Scenes(Source):
 
     def scene(self, index: int) -> Scene:
         """The ground truth behind example `index`."""
-        return lay_out(self._generator(index, _LAYOUT), self.config.split, self.config.objects)
+        return self._lay_out(self._generator(index, _LAYOUT))
+
+    def _lay_out(self, rng: np.random.Generator) -> Scene:
+        c = self.config
+        return lay_out(rng, c.split, c.objects, c.zoom, c.overlap, c.clutter)
 
     def label(self, thing: Thing) -> int:
         """Position of a thing's colour, shape or combination in `class_names`."""
@@ -180,11 +196,12 @@ class Scenes(Source):
 
     def _regions(self, scene: Scene) -> dict[str, Any]:
         masks = scene_draw.masks(scene, self.config.image_size)
-        regions: dict[str, Any] = {"masks": masks} if "masks" in self.config.gives else {}
+        seen = masks.any((1, 2))  # in a crowd one may be hidden wholly
+        regions: dict[str, Any] = {"masks": masks[seen]} if "masks" in self.config.gives else {}
         if "boxes" in self.config.gives:
-            regions["boxes"] = scene_draw.boxes(masks)
-            regions["labels"] = np.array([self.label(thing) for thing in scene.things], np.int64)
-            regions["crowd"] = np.zeros(len(scene.things), bool)
+            regions["boxes"] = scene_draw.boxes(masks[seen])
+            regions["labels"] = np.array([self.label(thing) for thing in scene.things], np.int64)[seen]
+            regions["crowd"] = np.zeros(seen.sum(), bool)
         return regions
 
     def _question(self, index: int, scene: Scene) -> dict[str, Any]:
@@ -193,10 +210,8 @@ class Scenes(Source):
         return {"question": words, "answers": {answer: 1.0}, "question_kind": scene_questions.kind_of(words)}
 
     def _told(self, index: int, left: Scene) -> tuple[str, Scene, bool]:
-        config, rng = self.config, self._generator(index, _PARTNER)
-        return scene_questions.statement(
-            left, lambda: lay_out(rng, config.split, config.objects), rng, combinations(config.split)
-        )
+        rng = self._generator(index, _PARTNER)
+        return scene_questions.statement(left, lambda: self._lay_out(rng), rng, combinations(self.config.split))
 
     def _statement(self, index: int, left: Scene) -> dict[str, Any]:
         text, right, truth = self._told(index, left)

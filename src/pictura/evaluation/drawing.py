@@ -4,10 +4,14 @@ import colorsys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
+from torch import Tensor
 
 from pictura.data.views import as_tensor
+
+SIDE = 360  # pixels of the longer side in a report: room for names
 
 
 def with_things(picture: Image.Image, found: Mapping[str, Any]) -> Image.Image:
@@ -24,8 +28,26 @@ def with_things(picture: Image.Image, found: Mapping[str, Any]) -> Image.Image:
         pixels = draw_segmentation_masks(pixels, found["masks"], alpha=0.4, colors=colours)
     words = [f"{name} {score:.0%}" for name, score in zip(names, found["scores"].tolist(), strict=True)]
     boxes = found["boxes"].round().to(torch.int64)
-    drawn: Image.Image = to_pil_image(draw_bounding_boxes(pixels, boxes, words, colours, width=2))
+    drawn: Image.Image = to_pil_image(draw_bounding_boxes(pixels, boxes, words, colours, width=2, fill_labels=True))
     return drawn
+
+
+def beside_truth(pixels: Tensor, found: Mapping[str, Any], true: Tensor, size: tuple[int, int]) -> Image.Image:
+    """uint8 [3 y x] -> a picture for a report with what was found in it, as `with_things` draws it, and dashed under
+    that the true boxes [k 4]. size: (y, x) of the picture in whose pixels both are."""
+    from torchvision.transforms.functional import InterpolationMode, resize, to_pil_image
+
+    picture = ImageOps.contain(to_pil_image(pixels.cpu()), (SIDE, SIDE))
+    scale = torch.tensor([picture.width / size[1], picture.height / size[0]] * 2)
+    moved = {**found, "boxes": found["boxes"] * scale}
+    if "masks" in found:
+        moved["masks"] = resize(found["masks"], [picture.height, picture.width], InterpolationMode.NEAREST)
+    lines = Image.new("1", picture.size)
+    for box in (true * scale).round().tolist():
+        ImageDraw.Draw(lines).rectangle(box, outline=1, width=2)
+    y, x = np.indices((picture.height, picture.width))
+    picture.paste(Image.fromarray((x + y) // 6 % 2 > 0), mask=lines)
+    return with_things(picture, moved)
 
 
 def colour(label: int) -> tuple[int, int, int]:

@@ -169,18 +169,20 @@ class Confusion(Panel):
 
 @dataclass(frozen=True)
 class Gallery(Panel):
-    """Rows of pictures, each under its heading. `wide` gives every picture's lines room beside it (captions)."""
+    """Rows of pictures, each under its heading. `wide` gives every picture's lines room beside it (captions), `large`
+    shows pictures of twice the size."""
 
     rows: Sequence[tuple[str, Sequence[Picture]]]
     wide: bool = False
+    large: bool = False
 
     def html(self) -> str:
-        parts = []
+        parts, more = [], " wide" * self.wide + " large" * self.large
         for heading, pictures in self.rows:
             if heading:
                 parts.append(f"<h3><bdi>{escape(heading)}</bdi></h3>")
             figures = "".join(picture.html() for picture in pictures)
-            parts.append(f'<div class="gallery{" wide" if self.wide else ""}">{figures}</div>')
+            parts.append(f'<div class="gallery{more}">{figures}</div>')
         return "".join(parts)
 
 

@@ -1,6 +1,6 @@
 """Prompt templates for zero-shot classification, by name (Radford et al. 2021, section 3.1.4; openai/CLIP, notebooks).
 
-Every template has one slot, `{}`, for the class name.
+Every template has one slot, `{}`, for the class name, and may have `{article}`, for the "a" or "an" that suits it.
 """
 
 from collections.abc import Sequence
@@ -41,6 +41,27 @@ SETS: dict[str, tuple[str, ...]] = {
         "itap of a {}.", "graffiti of the {}.", "a toy {}.", "itap of my {}.", "a photo of a cool {}.",
         "a photo of a small {}.", "a tattoo of the {}.",
     ),
+    # the 63 of ViLD (Gu et al. 2022; released code): of things in a larger picture
+    "scene": (
+        "There is {article} {} in the scene.", "There is the {} in the scene.", "a photo of {article} {} in the scene.",
+        "a photo of the {} in the scene.", "a photo of one {} in the scene.", "itap of {article} {}.", "itap of my {}.",
+        "itap of the {}.", "a photo of {article} {}.", "a photo of my {}.", "a photo of the {}.", "a photo of one {}.",
+        "a photo of many {}.", "a good photo of {article} {}.", "a good photo of the {}.",
+        "a bad photo of {article} {}.", "a bad photo of the {}.", "a photo of a nice {}.", "a photo of the nice {}.",
+        "a photo of a cool {}.", "a photo of the cool {}.", "a photo of a weird {}.", "a photo of the weird {}.",
+        "a photo of a small {}.", "a photo of the small {}.", "a photo of a large {}.", "a photo of the large {}.",
+        "a photo of a clean {}.", "a photo of the clean {}.", "a photo of a dirty {}.", "a photo of the dirty {}.",
+        "a bright photo of {article} {}.", "a bright photo of the {}.", "a dark photo of {article} {}.",
+        "a dark photo of the {}.", "a photo of a hard to see {}.", "a photo of the hard to see {}.",
+        "a low resolution photo of {article} {}.", "a low resolution photo of the {}.",
+        "a cropped photo of {article} {}.", "a cropped photo of the {}.", "a close-up photo of {article} {}.",
+        "a close-up photo of the {}.", "a jpeg corrupted photo of {article} {}.", "a jpeg corrupted photo of the {}.",
+        "a blurry photo of {article} {}.", "a blurry photo of the {}.", "a pixelated photo of {article} {}.",
+        "a pixelated photo of the {}.", "a black and white photo of the {}.",
+        "a black and white photo of {article} {}.", "a plastic {}.", "the plastic {}.", "a toy {}.", "the toy {}.",
+        "a plushie {}.", "the plushie {}.", "a cartoon {}.", "the cartoon {}.", "an embroidered {}.",
+        "the embroidered {}.", "a painting of the {}.", "a painting of a {}.",
+    ),
 }
 # fmt: on
 
@@ -72,4 +93,5 @@ def spoken(name: str) -> str:
 
 def fill(template: str, name: str) -> str:
     """Plain replacement: a class name may hold braces, and so may the rest of a template."""
-    return template.replace("{}", name)
+    article = "an" if name.lower().startswith(tuple("aeiou")) else "a"
+    return template.replace("{article}", article).replace("{}", name)

@@ -13,7 +13,7 @@ from torch import nn
 from pictura.data.decode import decode
 from pictura.data.source import BadSample
 from pictura.data.text import Tokenizer
-from pictura.evaluation.detect import check_detects, detected
+from pictura.evaluation.detect import check_detects, detected, expanded
 from pictura.evaluation.embed import Asked, Embedder, Picture, Pictures
 from pictura.evaluation.labelled import words
 from pictura.evaluation.pointing import drawn, word_maps
@@ -66,7 +66,7 @@ class Pictura:
     ) -> list[dict[str, float]]:
         """For each picture, the probability of each label, by zero-shot classification (Radford et al. 2021, 3.1).
 
-        `templates`: the name of a set (plain, photo, simple, imagenet), or sentences with {} where the label goes.
+        `templates`: a set's name (plain, photo, simple, imagenet, scene), or sentences with {} where the label goes.
         Without labels, a classifier's own head answers, with the names of its classes, or their numbers.
         """
         if labels is None:
@@ -114,22 +114,30 @@ class Pictura:
         return matrix
 
     def detect(
-        self, images: Sequence[Picture], names: Sequence[str] = (), threshold: float = 0.1, most: int = 100
+        self,
+        images: Sequence[Picture],
+        names: Sequence[str] = (),
+        threshold: float = 0.1,
+        most: int = 100,
+        attributes: Sequence[str] | None = None,
     ) -> list[dict[str, Any]]:
         """n pictures -> of each the things that go by these names, by default those that the detector was trained on:
         `boxes` [m 4], x0 y0 x1 y1 in pixels of the picture, `scores` [m], at least `threshold`, the best first,
         `labels` [m], places in `names`, `text_labels`, m of them, and `masks` [m y x] bool where the model has them.
 
-        ValueError for a model that finds nothing, a bad
-        picture, no names or the same one twice.
+        With `attributes`, such as "red" and "wooden", every name is looked for with each, and `text_labels` say which,
+        "red cup". ValueError for a model that finds nothing, a bad picture, no names or attributes, the same one twice,
+        and for attributes where the model reads no texts.
         """
         check_detects(self.model)
         names = tuple(names or self.embedder.model.config.class_names)
-        read = detected(self.embedder, Pictures(images), names, threshold=threshold)
+        read = detected(self.embedder, Pictures(images), names, threshold=threshold, attributes=attributes)
+        texts, each = expanded(names, attributes), 1 if attributes is None else len(attributes)
 
         def told(found: Detections) -> dict[str, Any]:
             best = {key: value[:most].clone() for key, value in found.items()}
-            return best | {"text_labels": [names[label] for label in best["labels"].tolist()]}
+            said = [texts[label] for label in best["labels"].tolist()]
+            return best | {"labels": best["labels"] // each, "text_labels": said}
 
         return self.embedder.strictly(lambda: [told(found) for found, _, _ in read])
 

@@ -32,7 +32,8 @@ Teacher = Callable[[Tensor, list[Tensor]], Tensor]  # pictures [b 3 y x] and reg
 @dataclass(frozen=True, kw_only=True)
 class ViLDConfig(PictureModelConfig):
     """`image` is the backbone, a resnet or a vit. `text`, the CLIP's, is given by `initial`, and never trained; without
-    it `class_names` are all that can be found. templates: the sentences that a class's name is put in, for a text each.
+    it `class_names` are all that can be found. templates: the sentences that a class's name is put in, for a text each,
+    or the name of a set of them, such as `scene`.
 
     longest: the longer side of a picture is brought to so many pixels to be looked at; None is image_size. width: of
     the maps. anchors: side of a level's anchors, in pixels of its map. proposals: how many regions of a picture are
@@ -62,7 +63,7 @@ class ViLDConfig(PictureModelConfig):
     share: float = 2 / 3
     logit_scale: float = math.log(100)
     class_names: tuple[str, ...] = ()
-    templates: tuple[str, ...] = ("{}",)
+    templates: str | tuple[str, ...] = ("{}",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,10 +74,9 @@ class ViLDConfig(PictureModelConfig):
         for key in ("nms", "share"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key}: {getattr(self, key)} is not from 0 to 1")
-        if not self.templates or any("{}" not in one for one in self.templates):
-            raise ValueError(
-                f"templates: {list(self.templates)}: sentences with {{}} where the name goes; try ['{{}}']"
-            )
+        given = self.templates  # a set's name is looked up where texts are made
+        if not isinstance(given, str) and not (given and all("{}" in one for one in given)):
+            raise ValueError(f"templates: {list(given)}: sentences with {{}} where the name goes; try ['{{}}']")
         if len(set(self.class_names)) != len(self.class_names):
             twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
             raise ValueError(f"class_names: {twice!r} is there twice")
@@ -124,6 +124,7 @@ class Asked(NamedTuple):
     by: By
     teacher: Teacher | None
     objectness: bool
+    attributes: Tensor | None
 
 
 class ViLD(Once):
@@ -232,6 +233,7 @@ class ViLD(Once):
         threshold: float = 0.0,
         teacher: Teacher | None = None,
         objectness: bool = False,
+        attributes: Tensor | None = None,
     ) -> list[Detections]:
         """Pictures, each of any size, uint8 or normalised -> of each a dict of `boxes` [n 4], x0 y0 x1 y1 in its
         pixels, `scores` [n], the best first, `labels` [n], and `masks` [n y x] bool where the model has them.
@@ -241,6 +243,10 @@ class ViLD(Once):
         score. Pictures of one size are looked at together, a few at a time; nothing of the others has an influence.
         teacher: a CLIP that looks at every region, in place of the ensemble's second head, which takes long (section
         3.2). objectness: scores are geometric means with how likely a region is to be a thing at all.
+
+        attributes: [q e]; every class is looked for with each of them, and a label is class * q + attribute. Both are
+        taken as independent: the class's probability times the attribute's, a softmax over the q of them (systematic
+        expansion), as the words' head has it, or the picture head where that alone is asked.
         """
         by = by or ("words" if self.taught is None and teacher is None else "ensemble")
         if by != "words" and self.taught is None and teacher is None:
@@ -248,7 +254,8 @@ class ViLD(Once):
         device = self.background.device
         classes = (self.classes if classes is None else classes).to(device)
         trained = torch.ones(len(classes), dtype=torch.bool) if trained is None else trained
-        asked = Asked(classes, trained.to(device), by, teacher, objectness)
+        attributes = None if attributes is None else attributes.to(device)
+        asked = Asked(classes, trained.to(device), by, teacher, objectness, attributes)
         found = self._by_size(image, lambda pictures: self._detect(pictures, asked))
         for i, one in enumerate(found):
             seen = (image[i].shape[-2], image[i].shape[-1])
@@ -293,7 +300,7 @@ class ViLD(Once):
     def _detect(self, image: Tensor, asked: "Asked") -> list[Detections]:
         from torchvision.ops import batched_nms, clip_boxes_to_image
 
-        seen, size, k = self._see(image), (image.shape[2], image.shape[3]), len(asked.classes)
+        seen, size = self._see(image), (image.shape[2], image.shape[3])
         proposed, likely = zip(*self.proposer.propose(seen.maps, seen.found, [size] * len(image)), strict=True)
         counts = [len(boxes) for boxes in proposed]
         pooled = self.pool(seen, list(proposed))
@@ -302,7 +309,12 @@ class ViLD(Once):
             taught = asked.teacher(image, list(proposed)).to(image.device)
         elif asked.by != "words" and self.taught is not None:
             taught = self.taught.project(self.taught(pooled))
-        scores = self.name(self.regions.project(features), asked.classes, asked.trained, asked.by, taught)
+        vectors = self.regions.project(features)
+        scores = self.name(vectors, asked.classes, asked.trained, asked.by, taught)
+        if asked.attributes is not None:
+            head = taught if taught is not None and asked.by == "picture" else vectors
+            chances = named(head, asked.attributes, self.background, self.logit_scale.exp())[:, 1:].softmax(1)
+            scores = (scores[:, :, None] * chances[:, None]).flatten(1)
         if asked.objectness:
             scores = (scores * torch.cat(likely)[:, None]).sqrt()
         boxes = self.coder.decode(self.boxes(features).float(), list(proposed)).view(-1, 4)
@@ -310,7 +322,7 @@ class ViLD(Once):
         for own, chance in zip(boxes.split(counts), scores.split(counts), strict=True):
             own = clip_boxes_to_image(own, size)
             best, place = chance.flatten().topk(min(10 * self.config.detections, chance.numel()))
-            region, label = place // k, place % k
+            region, label = place // chance.shape[1], place % chance.shape[1]
             kept = ((own[:, 2:] - own[:, :2]) > 0.01).all(1)[region]
             best, region, label = best[kept], region[kept], label[kept]
             told = batched_nms(own[region], best, label, self.config.nms)[: self.config.detections]

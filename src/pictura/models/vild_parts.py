@@ -96,9 +96,9 @@ class Proposer(nn.Module):
         from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
         anchors = AnchorGenerator(tuple((size,) for size in sizes), (RATIOS,) * len(sizes))
-        before, after = {"training": 2000, "testing": 1000}, {"training": kept, "testing": kept}
+        of_a_level, of_all = {"training": 2 * kept, "testing": kept}, {"training": kept, "testing": kept}
         self.rpn = RegionProposalNetwork(
-            anchors, RPNHead(width, len(RATIOS), conv_depth=convs), 0.7, 0.3, 256, 0.5, before, after, 0.7
+            anchors, RPNHead(width, len(RATIOS), conv_depth=convs), 0.7, 0.3, 256, 0.5, of_a_level, of_all, 0.7
         )
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
