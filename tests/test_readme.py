@@ -19,6 +19,7 @@ from torch.distributed.run import get_args_parser
 from benchmarks import figures
 from pictura.cli import main
 from pictura.config import load, to_yaml
+from pictura.models.vild import ViLDConfig
 from pictura.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,12 @@ SMALL: dict[str, Any] = {
     },
     "tokenizer": {"vocab_size": 600},
 }
+DETECTOR: dict[str, Any] = {
+    "model": {
+        "width": 16, "head": {"width": 16}, "proposals": 20, "anchors": 4,
+        "image": {"size": "18", "layers": [1, 1, 1, 1], "width": 8, "image_size": 32},
+    },
+}  # fmt: skip
 LONGER = "training.steps=6"  # in the place of a larger number, where a line trains on
 
 
@@ -54,17 +61,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         rows += [f"{name},a brown dog runs over wet sand", f'{name},"picture {name}, of a child on a swing"']
     for table in ("train.csv", "test.csv"):
         (tmp_path / "photos" / table).write_text("\n".join(rows) + "\n")
+    write_boxes(tmp_path / "photos")
     for kind in ("train/child", "train/dog", "test/child", "test/dog"):
         shutil.copytree(tmp_path / "photos", tmp_path / "kinds" / kind, ignore=shutil.ignore_patterns("*.csv"))
     return tmp_path
+
+
+def write_boxes(folder: Path) -> None:
+    """One box in each picture, in COCO's form."""
+    images = [
+        {"id": n, "file_name": path.name, "width": 48, "height": 40} for n, path in enumerate(folder.glob("*.jpg"))
+    ]
+    boxes = [
+        {"id": n + 1, "image_id": n, "category_id": 7, "bbox": [4, 4, 20, 20], "area": 400, "iscrowd": 0}
+        for n in range(8)
+    ]
+    coco = {"images": images, "annotations": boxes, "categories": [{"id": 7, "name": "dog"}]}
+    (folder / "boxes.json").write_text(json.dumps(coco))
 
 
 def write_recipe(text: str) -> None:
     """A yaml block, whose first line names its file: read as it stands, then left there cut down."""
     name = text.splitlines()[0].removeprefix("# ")
     Path(name).write_text(text)
-    scratch = load(Recipe, name).initial is None
-    Path(name).write_text(to_yaml(load(Recipe, name, TINY | SMALL if scratch else TINY)))
+    recipe = load(Recipe, name)
+    small = DETECTOR if isinstance(recipe.model, ViLDConfig) else SMALL if recipe.initial is None else {}
+    Path(name).write_text(to_yaml(load(Recipe, name, TINY | small)))
 
 
 def run_line(line: str) -> None:
@@ -115,6 +137,7 @@ def test_every_block_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "accuracy/top1" in json.loads(Path("runs/kinds/results.json").read_text())
     assert "retrieval/text_to_image/R@1" in json.loads(Path("runs/joint/results.json").read_text())
     assert Path("found.png").is_file()
+    assert Path("found/0001.png").is_file() and Path("found/detections.json").is_file()
     assert json.loads(Path("kinds-timm/config.json").read_text())["label_names"] == ["child", "dog"]
 
 

@@ -17,7 +17,7 @@ from pictura.evaluation.prompts import fill, templates_of
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotConfig(EvaluatorConfig):
-    """`templates`: a set's name (plain, photo, simple, imagenet), one template or several.
+    """`templates`: a set's name (plain, photo, simple, imagenet, scene), one template or several.
 
     `class_names` replace the data's own, in the order of its labels.
     """

@@ -1,0 +1,73 @@
+"""Photographs in COCO's form, from end to end: trained on, measured as the official code does, and drawn."""
+
+import io
+import json
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+import pictura
+from pictura.cli import main
+from pictura.config import to_yaml
+from pictura.config.loader import load
+from pictura.data.coco_objects import CocoObjects, CocoObjectsConfig
+from pictura.evaluation.coco_results import to_results
+from pictura.evaluation.detect import detected
+from pictura.recipe import Recipe
+from tests.data.files import shared
+
+STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # in the order of pycocotools
+
+
+@pytest.mark.slow
+def test_a_detector_of_photographs_is_trained_measured_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = shared("coco-mini") / "instances_train2017.json"
+    data: dict[str, Any] = {"kind": "coco_objects", "path": str(file), "masks": True}
+    recipe = {
+        "about": "a detector that learns 80 photographs by heart",
+        "model": {
+            "kind": "vild", "width": 64, "head": {"width": 256}, "masks": True, "proposals": 100, "embed_dim": 128,
+            "image": {"kind": "resnet", "block": "basic", "layers": [1, 1, 1, 1], "width": 32, "image_size": 192},
+            "rpn_convs": 1, "logit_scale": 2.3,
+        },
+        "objectives": {"detection": {"kind": "detection", "regions": 64}},
+        "data": data,
+        "view": {"kind": "jitter", "image_size": 192, "scale": [0.9, 1.1]},
+        "loader": {"batch_size": 8},
+        "optimizer": {"kind": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+        "training": {"steps": 300, "precision": "bf16"},
+        "evaluation": {"coco": {"kind": "detection", "data": data}},
+    }  # fmt: skip
+    (tmp_path / "photos.yaml").write_text(to_yaml(load(Recipe, recipe)))
+    assert main(["train", str(tmp_path / "photos.yaml"), "--out", str(tmp_path / "run")]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    model = pictura.load(tmp_path / "run" / "model")
+    source = CocoObjectsConfig(path=file, masks=True).build()
+    assert isinstance(source, CocoObjects)
+    found = [one for one, _, _ in detected(model.embedder, source, source.class_names)]
+    written = tmp_path / "results.json"
+    written.write_text(json.dumps(to_results(found, source.image_ids, source.category_ids)))
+    for kind, prefix in (("bbox", "detection/"), ("segm", "detection/mask/")):
+        with redirect_stdout(io.StringIO()):
+            official = COCO(str(file))
+            evaluator = COCOeval(official, official.loadRes(str(written)), kind)
+            evaluator.evaluate()
+            evaluator.accumulate()
+            evaluator.summarize()
+        assert evaluator.stats[1] > 0.1
+        assert [results[prefix + name] for name in STATS] == pytest.approx(evaluator.stats[:6].tolist(), abs=1e-6)
+    pictures = sorted((shared("coco-mini") / "train2017").glob("*.jpg"))[:3]
+    capsys.readouterr()
+    words = ["detect", str(tmp_path / "run" / "model"), *map(str, pictures), "--json", "--threshold", "0.3"]
+    assert main([*words, "--out", str(tmp_path / "drawn")]) == 0
+    assert any(json.loads(capsys.readouterr().out).values())
+    for path in pictures:
+        with Image.open(path) as photograph, Image.open(tmp_path / "drawn" / f"{path.stem}.png") as drawn:
+            assert drawn.size == photograph.size
