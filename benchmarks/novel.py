@@ -172,6 +172,7 @@ def table(done: list[Run]) -> str:
     are worth, differences of pairs, and how many boxes it takes to overtake ViLD."""
     lines = ["| | AP base | AP novel | AP | AP50 base | AP50 novel |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     reached: dict[str, dict[str, list[float]]] = {}
+    seeds: dict[str, list[int]] = {}
     for arm, (_, _, more) in ARMS.items():
         found = sorted((run for run in done if run["arm"] == arm), key=lambda run: run["seed"])
         for name in ("", *more) if found else ():
@@ -181,7 +182,8 @@ def table(done: list[Run]) -> str:
             cells = {key: [one[f"{prefix}/{key}"] for one in metrics if f"{prefix}/{key}" in one] for key in keys}
             if arm == BASE:  # it is asked for those alone
                 cells |= {"AP/base": cells["AP"], "AP": [], "AP50/base": [one[f"{prefix}/AP50"] for one in metrics]}
-            reached[f"{arm}: {name}" if name.startswith("its") else name or arm] = cells
+            says = f"{arm}: {name}" if name.startswith("its") else name or arm
+            reached[says], seeds[says] = cells, [run["seed"] for run in found]
     lines += [f"| {name} | {' | '.join(map(interval, cells.values()))} |" for name, cells in reached.items()]
     teachers = [run["metrics"] for run in done if run["arm"] == TEACHER]
     named = [interval([one[group] for one in teachers]) for group in ("base", "novel")]
@@ -200,14 +202,15 @@ def table(done: list[Run]) -> str:
         ("ViLD", "ViLD-ensemble", "AP/novel"),
     ):
         if one in reached and other in reached:
-            pairs = zip(reached[one][key], reached[other][key], strict=True)
-            lines.append(f"- {one} less {other}, {key}: {interval([a - b for a, b in pairs])}")
+            ours, theirs = (dict(zip(seeds[name], reached[name][key], strict=True)) for name in (one, other))
+            apart = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+            lines.append(f"- {one} less {other}, {key}: {interval(apart)}")
     if "ViLD" in reached:
         lines += ["", overtaken({name: cells["AP/novel"] for name, cells in reached.items()})]
-    seeds = len({run["seed"] for run in done})
+    different = len({run["seed"] for run in done})
     minutes = sum(run["seconds"] for run in done) / 60
     last = max(done, key=lambda run: run["date"])
-    lines += ["", f"{seeds} seeds, {minutes:.0f} minutes of one core, {last['machine']}, {last['date'][:10]}."]
+    lines += ["", f"{different} seeds, {minutes:.0f} minutes of one core, {last['machine']}, {last['date'][:10]}."]
     return "\n".join(lines)
 
 

@@ -7,8 +7,12 @@ trained model's does, so that both tell 100 things and draw their masks.
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .clip import Step
@@ -162,6 +166,13 @@ class Vocabulary(Case):
         return torch.inference_mode()(lambda: model.detect([image])[0]["scores"])
 
 
+def scratch() -> Path:
+    """A folder that is gone when the process ends."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @dataclass(frozen=True, kw_only=True)
 class Store(Case):
     """64 regions of each of 64 pictures, 512 numbers each, drawn at random from 2,000 pictures: our store, and a file
@@ -185,23 +196,17 @@ class Store(Case):
         return lambda: sum(len(read(int(index))) for index in rng.integers(2000, size=64)) and None
 
     def ours(self, device: str) -> Step:
-        import tempfile
-        from pathlib import Path
-
         from pictura.data.region_store import RegionStore
 
-        store = RegionStore.create(Path(tempfile.mkdtemp()) / "s", {}, examples=2000, regions=64, width=512)
+        store = RegionStore.create(scratch() / "s", {}, examples=2000, regions=64, width=512)
         self.written(lambda index, boxes, vectors: store.write(index, str(index), boxes, vectors))
         store.flush()
         return self.drawn(lambda index: store[index].vectors)
 
     def peer(self, device: str) -> Step:
-        import tempfile
-        from pathlib import Path
-
         import numpy as np
 
-        folder = Path(tempfile.mkdtemp())
+        folder = scratch()
         self.written(lambda index, boxes, vectors: np.savez(folder / f"{index}.npz", boxes=boxes, vectors=vectors))
         return self.drawn(lambda index: np.load(folder / f"{index}.npz")["vectors"])
 

@@ -97,7 +97,7 @@ def test_detect_finds_any_name_and_draws(made: Made, tmp_path: Path, capsys: pyt
         assert drawn.size == (80, 50)
     coco = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [one["name"] for one in coco["categories"]] == ["house", "red star"]
-    assert main([*words, "--json", "--out", str(tmp_path / "more"), "--attributes", "small", "blue"]) == 0
+    assert main([*words, "--json", "--out", str(tmp_path / "more"), "--attributes", "small,blue"]) == 0
     found = json.loads(capsys.readouterr().out)[str(image)]
     every = ["small house", "blue house", "small red star", "blue red star"]
     assert len(found) == 3 and {one["label"] for one in found} <= set(every)
@@ -113,6 +113,37 @@ def test_detect_finds_any_name_and_draws(made: Made, tmp_path: Path, capsys: pyt
     ):
         assert main(["detect", *words]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_a_detector_is_built_on_the_tower_of_another_model(made: Made, tmp_path: Path) -> None:
+    image = {"kind": "resnet", "block": "basic", "layers": [1, 1, 1, 1], "width": 8, "image_size": 32}
+    labelled = SCENES | {"objects": [1, 1], "gives": ["image", "label"], "image_size": 32}
+    classifier = {key: DETECTOR[key] for key in ("about", "optimizer", "schedule", "loader", "training")} | {
+        "model": {"kind": "classifier", "image": image, "mean": [0.1, 0.2, 0.3]},
+        "objectives": {"class": {"kind": "classification"}},
+        "data": labelled,
+        "view": {"kind": "none", "image_size": 32},
+    }
+    train(load(Recipe, classifier), tmp_path / "classifier")
+    tower, _ = load_model(tmp_path / "classifier" / "model")
+    wanted = {key: value for key, value in DETECTOR["model"].items() if key != "image"}
+    for recipe in (DETECTOR, made.recipe):  # with learnt classes, and with a CLIP's words
+        on_it = load(Recipe, recipe | {"model": wanted, "tower": str(tmp_path / "classifier" / "model")})
+        prepared = prepare(on_it)
+        config: Any = prepared.recipe.model
+        assert config.tower.image_size == 64 and config.mean == (0.1, 0.2, 0.3)
+        assert (config.text is not None) == ("initial" in recipe)
+        own, theirs = prepared.task.model.state_dict(), tower.state_dict()
+        same = [torch.equal(own[name], theirs[name]) for name in theirs if name.startswith("image.")]
+        assert len(same) > 30 and all(same)
+    train(load(Recipe, DETECTOR | {"model": wanted, "tower": str(tmp_path / "classifier" / "model")}), tmp_path / "run")
+    shutil.rmtree(tmp_path / "classifier")
+    resume(tmp_path / "run", ["training.steps=6"])
+    assert len(losses(tmp_path / "run")) == 6
+    with pytest.raises(ValueError, match="given beside `tower`, and is another"):
+        prepare(load(Recipe, DETECTOR | {"tower": str(made.teacher)}))
+    with pytest.raises(ValueError, match="tower: only a detector is built on another"):
+        load(Recipe, classifier | {"tower": "x"})
 
 
 def test_templates_that_are_no_set_are_refused_before_training(made: Made) -> None:

@@ -185,7 +185,7 @@ def parser() -> argparse.ArgumentParser:
         detect,
         "Things in pictures, found by their names, whichever these are.",
         'pictura detect runs/detector/model a.png "red star" ring --out found',
-        "pictura detect runs/detector/model a.png star ring --attributes red blue",
+        "pictura detect runs/detector/model a.png star ring --attributes red,blue",
     )
     p.add_argument("model", help="a detector: a folder of weights")
     p.add_argument(
@@ -194,9 +194,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="PICTURE|NAME",
         help="picture files and folders of them; anything else is a name to look for (default: those trained on)",
     )
-    p.add_argument("--attributes", nargs="+", help="look for each name with each of these, such as: red wooden")
+    p.add_argument("--attributes", help="look for each name with each of these: comma-separated, or a text file")
     p.add_argument("--threshold", type=float, default=0.1, help="the least score that is told (default: 0.1)")
-    p.add_argument("--top", type=int, default=100, help="how many things of a picture, at most (default: 100)")
+    p.add_argument(
+        "--top", type=int, help="how many things of a picture, at most (default: as many as the model tells)"
+    )
     p.add_argument("--out", type=Path, help="a folder for pictures with boxes drawn in, and COCO's detections.json")
     p.set_defaults(rest="given")
 
@@ -346,36 +348,43 @@ def detect(a: argparse.Namespace) -> Answer:
     from pictura.evaluation.detect import expanded
 
     def is_picture(word: str) -> bool:
-        return Path(word).exists() or Path(word).suffix.lower().removeprefix(".") in PICTURE_SUFFIXES
+        return os.path.exists(word) or Path(word).suffix.lower().removeprefix(".") in PICTURE_SUFFIXES
 
     images = pictures([Path(word) for word in a.given if is_picture(word)])
     names = [word for word in a.given if not is_picture(word)]
     if not images:
         raise ValueError(f"give a picture file, or a folder of them; {', '.join(a.given)} is none")
-    if a.top < 1:
+    for word in names:
+        if not word.strip() or word.endswith(os.sep) or word.startswith((os.sep, ".", "~")):
+            raise ValueError(f"{word!r} is no picture or folder that is there, and no name to look for")
+    if a.top is not None and a.top < 1:
         raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
     if a.out is not None and a.out.exists() and not a.out.is_dir():
         raise ValueError(f"--out {a.out}: is a file; give a folder")
     if a.out is not None:
         run.drawn_at(a.out, images)
+    attributes = None if a.attributes is None else read_labels(a.attributes, "--attributes")
     model = run.load(a.model)
-    with run.watched(model.embedder):
-        found = model.detect(images, names, a.threshold, a.top, a.attributes)
+    found: Iterable[Mapping[str, Any]] = model.detections(images, names, a.threshold, a.top, attributes)
+    if a.out is not None:
+        every = expanded(names or model.embedder.model.config.class_names, attributes)
+        found = run.saving(a.out, images, found, every)
     out: dict[str, list[dict[str, Any]]] = {}
     rows = []
-    for path, one in zip(images, found, strict=True):
-        told = zip(one["text_labels"], one["scores"].tolist(), one["boxes"].round().int().tolist(), strict=True)
-        out[str(path)] = [
-            {"score": score, "label": name, "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))}
-            for name, score, box in told
-        ]
-        for place, thing in enumerate(out[str(path)] or [{"label": "nothing", "score": 0.0, "box": {}}]):
+    with run.watched(model.embedder):
+        for path, one in zip(images, found, strict=True):
+            told = zip(one["text_labels"], one["scores"].tolist(), one["boxes"].round().int().tolist(), strict=True)
+            out[str(path)] = [
+                {"score": score, "label": name, "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))}
+                for name, score, box in told
+            ]
+    for key, things in out.items():
+        for place, thing in enumerate(things or [{"label": "nothing", "score": 0.0, "box": {}}]):
             where = " ".join(map(str, thing["box"].values()))
             score = f"{thing['score']:.1%}" if thing["box"] else ""
-            rows.append((str(path) if not place else "", thing["label"], score, where))
+            rows.append((key if not place else "", thing["label"], score, where))
     show(a, "", rows)
     if a.out is not None:
-        run.save_detections(a.out, images, found, expanded(names, a.attributes))
         say(f"{a.out}: the pictures with what was found, and detections.json")
     return out
 
@@ -509,10 +518,10 @@ def read_numbers(option: str, given: str) -> list[int]:
     return numbers
 
 
-def read_labels(given: str) -> list[str]:
+def read_labels(given: str, option: str = "--labels") -> list[str]:
     """Labels from a comma-separated string, or from a text file of one a line."""
     if "," not in given:
         if not Path(given).is_file():
-            raise ValueError(f"--labels: {given} is no text file, and not several labels with commas between them")
+            raise ValueError(f"{option}: {given} is no text file, and not several words with commas between them")
         return read_lines(Path(given))
     return [label.strip() for label in given.split(",") if label.strip()]

@@ -42,7 +42,7 @@ from pictura.training.optimizers import AdamWConfig, OptimizerConfig
 from pictura.training.schedules import CosineConfig, ScheduleConfig
 from pictura.weights.folder import unfit
 from pictura.weights.foreign import load_model
-from pictura.weights.initial import inherited, started, with_answers, with_classes
+from pictura.weights.initial import inherited, on_tower, started, tower_of, with_answers, with_classes
 
 RECIPES = resources.files("pictura") / "recipes"
 
@@ -55,11 +55,14 @@ class Recipe(Config):
     `tokenizer` are left out then. `model` may be given to change what has no weights (dropout, for example) or, without
     a tower, to put something new on the tower of `initial`: `model: {kind: classifier}` for fine-tuning. Pictures may
     be of another size than that model's, which `view` says: its positions are resized.
+    tower: of a detector, a model on whose picture tower it is built, such as one of ImageNet; its words are those of
+    `initial`, if there is one.
     """
 
     about: str = ""
     seed: int = 0
     initial: str | None = None
+    tower: str | None = None
     model: ModelConfig | None = None
     objectives: dict[str, ObjectiveConfig]
     data: SourceConfig
@@ -74,6 +77,8 @@ class Recipe(Config):
     def __post_init__(self) -> None:
         if self.model is None and self.initial is None:
             raise ValueError("model: missing; only a run that begins with an `initial` model can do without")
+        if self.tower is not None and not isinstance(self.model, ViLDConfig):
+            raise ValueError("tower: only a detector is built on another model's, model: {kind: vild}; try `initial`")
         if self.initial is None and self.tokenizer is None and getattr(self.model, "text", None) is not None:
             raise ValueError("tokenizer: missing; a model that reads texts needs one, such as {kind: train}")
 
@@ -128,7 +133,11 @@ def prepare(
     `resumed`: of a run that goes on, with its `tokenizer`; its recipe names the model in full, and `initial` is not
     needed any more.
     """
-    source = recipe.data.build()
+    source, tower = recipe.data.build(), None
+    if recipe.tower is not None and not resumed:
+        tower, _ = load_model(recipe.tower)
+        assert isinstance(tower.config, ModelConfig) and isinstance(recipe.model, ViLDConfig)
+        recipe = replace(recipe, model=on_tower(tower.config, recipe.model, seen(recipe)))
     initial, config, tokenizer = beginning(recipe, source, tokenizer, resumed)
     torch.manual_seed(recipe.seed)
     objectives = built_objectives(recipe)
@@ -136,6 +145,8 @@ def prepare(
     check_batch(objectives, recipe.loader)
     config = with_targets(config, recipe, objectives, source)
     model = built_model(recipe, config, initial)
+    if tower is not None and isinstance(config, ViLDConfig):
+        model.load_state_dict(tower_of(tower, config), strict=False)
     if isinstance(config, ViLDConfig) and config.text is not None and not resumed:
         if initial is None:
             raise ValueError(

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from itertools import chain, count
@@ -23,7 +23,7 @@ from pictura.data.taught import TaughtConfig
 from pictura.data.text import Tokenizer
 from pictura.distributed.ranks import Ranks, collect, is_main, start, stop, world
 from pictura.evaluation.base import measure
-from pictura.evaluation.coco_results import to_results
+from pictura.evaluation.coco_results import areas_of, to_results
 from pictura.evaluation.drawing import with_things
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Code, Panel, Table
@@ -232,15 +232,16 @@ def evaluate(model: str | Path, recipe: Recipe, report: Path | None = None) -> d
 def teach(recipe: Recipe, teacher: str | Path, proposer: str | Path, regions: int = 64) -> dict[str, float | str]:
     """Fill the store that the recipe's data of kind `taught` reads, with what a CLIP, the teacher, says of a detector's
     proposals; one that was not written to its end is gone on with."""
-    config = next((one for one in within(recipe.data) if isinstance(one, TaughtConfig)), None)
-    if config is None:
+    configs = [one for one in within(recipe.data) if isinstance(one, TaughtConfig)]
+    if not configs:
         raise ValueError("data: none of it is of kind `taught`, which says what to look at and where the store is")
-    source = config.of.build()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("teach: one process writes a store; start it without torchrun")
     sides = load(teacher).embedder, load(proposer).embedder
     with watched(sides[0]):
-        store = fill(*sides, source, config.store, regions=regions)
-    counts = store.arrays["counts"]
-    told: dict[str, float | str] = {"store": str(config.store), "pictures": len(store), "regions": int(counts.sum())}
+        stores = [fill(*sides, config.of.build(), config.store, regions=regions) for config in configs]
+    told: dict[str, float | str] = {"store": ", ".join(str(config.store) for config in configs)}
+    told |= {"pictures": sum(map(len, stores)), "regions": sum(int(one.arrays["counts"].sum()) for one in stores)}
     return told | {"bad": len(sides[1].bad)}
 
 
@@ -267,26 +268,28 @@ def drawn_at(folder: Path, images: Sequence[Path]) -> list[Path]:
     return places
 
 
-def save_detections(
-    folder: Path, images: Sequence[Path], found: Sequence[Mapping[str, Any]], names: Sequence[str] = ()
-) -> None:
-    """Each picture with what was found drawn into it, and all of it as COCO's JSON, with scores; categories are in the
-    order of `names`. ValueError where that would write over one of the pictures."""
+def saving(
+    folder: Path, images: Sequence[Path], found: Iterable[Mapping[str, Any]], names: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
+    """What was found in each picture, as it comes; on the way it is drawn into a copy of the picture, and at the end
+    all of it is written as COCO's JSON, with scores: a data set, whose `annotations` are COCO's results. Categories are
+    in the order of `names`. ValueError where that would write over one of the pictures."""
     places = drawn_at(folder, images)
     folder.mkdir(parents=True, exist_ok=True)
-    names = list(dict.fromkeys([*names, *(name for one in found for name in one["text_labels"])]))
     ids = {name: number for number, name in enumerate(names, 1)}
     pictures: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (path, one) in enumerate(zip(images, found, strict=True), 1):
         picture = decode(path.read_bytes(), key=str(path))
-        size = {"width": picture.width, "height": picture.height}
-        pictures.append({"id": number, "file_name": str(path), **size})
-        for row, name in zip(to_results([one], [number]), one["text_labels"], strict=True):
-            area = row["bbox"][2] * row["bbox"][3]
+        pictures.append({"id": number, "file_name": str(path), "width": picture.width, "height": picture.height})
+        rows = to_results([one], [number])
+        areas = areas_of([row["segmentation"] for row in rows]) if "masks" in one else []
+        for i, (row, name) in enumerate(zip(rows, one["text_labels"], strict=True)):
+            area = areas[i] if areas else row["bbox"][2] * row["bbox"][3]
             more = {"id": len(annotations) + 1, "category_id": ids[name], "area": area, "iscrowd": 0}
             annotations.append(row | more)
         with_things(picture, one).save(places[number - 1])
+        yield one
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     coco = {"images": pictures, "categories": categories, "annotations": annotations}
     write_text(folder / "detections.json", json.dumps(coco))

@@ -29,8 +29,9 @@ from pictura.evaluation.panels import Gallery, Table
 from pictura.evaluation.ready import Pictura
 from pictura.models.clip import CLIP
 from pictura.models.vild import ViLD, ViLDConfig
+from pictura.models.vild_finding import Query
 from pictura.recipe import name_classes
-from pictura.run import drawn_at, save_detections
+from pictura.run import drawn_at, saving
 from pictura.weights.initial import inherited, started
 from tests.data.files import shared
 from tests.evaluation.test_average_precision import NAMES as MADE
@@ -83,7 +84,16 @@ def test_what_is_told_is_the_best_above_the_threshold() -> None:
         assert len(some[key]) == 4
         assert (torch.as_tensor(some[key] == every[key][:4])).all()
     assert len(ready.detect([image], threshold=least)[0]["scores"]) == 7
-    assert len(ready.detect([image], threshold=1.1)[0]["masks"]) == 0
+    assert len(ready.detect([image], threshold=1)[0]["masks"]) == 0
+    for wrong, says in (
+        ({"threshold": 1.1}, "threshold: 1.1"),
+        ({"most": 0}, "most: 0"),
+        ({"names": "star"}, "names: 'star' is one"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            ready.detect([image], **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"images: .* give a list"):
+        ready.detect(Image.new("RGB", (8, 8)))  # type: ignore[arg-type]
 
 
 def test_the_evaluator_gives_the_official_numbers() -> None:
@@ -157,8 +167,8 @@ def test_a_teacher_that_looks_itself_is_a_head(model: CLIP, tokenizer: Tokenizer
     detector, embedder = named(model, tokenizer, "star", "ring")
     teacher, image = Embedder(model.eval(), tokenizer), pictures((64, 64))[0]
     classes, trained = vocabulary(embedder, ("star", "ring", "drop"))
-    ask = {"teacher": looking(teacher), "objectness": objectness}
-    found = detector.detect([image], classes, trained, "picture", **ask)[0]  # type: ignore[arg-type]
+    ask = {"teacher": looking(embedder, teacher), "objectness": objectness}
+    found = detector.detect([image], Query(classes, trained, by="picture", **ask))[0]  # type: ignore[arg-type]
     proposed = detector.propose([image])[0]
     scores = []
     for box, likely in zip(proposed["boxes"], proposed["scores"].tolist(), strict=True):
@@ -167,8 +177,8 @@ def test_a_teacher_that_looks_itself_is_a_head(model: CLIP, tokenizer: Tokenizer
         scores += [(p * likely) ** 0.5 if objectness else p for p in chance]
     assert float(found["scores"][0]) == pytest.approx(max(scores), abs=1e-5)
     assert all(min(abs(score - other) for other in scores) < 1e-5 for score in found["scores"].tolist())
-    words = detector.detect([image], classes, trained, "words")[0]["scores"]
-    both = detector.detect([image], classes, trained, **ask)[0]["scores"]  # type: ignore[arg-type]
+    words = detector.detect([image], Query(classes, trained, by="words"))[0]["scores"]
+    both = detector.detect([image], Query(classes, trained, **ask))[0]["scores"]  # type: ignore[arg-type]
     assert not torch.equal(words[:5], both[:5])
 
 
@@ -197,7 +207,7 @@ def test_what_was_found_is_drawn_and_written_as_coco_has_it(tmp_path: Path) -> N
     Image.fromarray(Photographs()[0]["image"]).save(image)  # type: ignore[arg-type]
     found = Pictura(small(masks=True), None, torch.device("cpu")).detect([image], threshold=0.0, most=5)
     assert len(found[0]["boxes"]) == 5
-    save_detections(tmp_path / "out", [image], found)
+    assert [*saving(tmp_path / "out", [image], found, NAMES)] == found
     drawn, plain = (np.asarray(Image.open(path)) for path in (tmp_path / "out" / "a.png", image))
     assert drawn.shape == plain.shape and (drawn != plain).any()
     coco = json.loads((tmp_path / "out" / "detections.json").read_text())
@@ -212,7 +222,7 @@ def test_what_was_found_is_drawn_and_written_as_coco_has_it(tmp_path: Path) -> N
         tmp_path / "a.png", tmp_path / "a-2.png", tmp_path / "a-2-2.png"
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"a\.png is one of the pictures; give another folder"):
-        save_detections(tmp_path, [image], found)
+        [*saving(tmp_path, [image], found, NAMES)]
     nothing = {key: value[:0] for key, value in found[0].items()}
     assert (np.asarray(with_things(Image.open(image), nothing)) == plain).all()
 

@@ -14,8 +14,8 @@ def test_the_named_sets_are_the_published_ones() -> None:
 def test_the_scene_set_is_vilds() -> None:
     assert len(set(SETS["scene"])) == len(SETS["scene"]) == 63
     assert [fill(template, "Owl") for template in SETS["scene"] if "scene" in template] == [
-        "There is an Owl in the scene.", "There is the Owl in the scene.", "a photo of an Owl in the scene.",
-        "a photo of the Owl in the scene.", "a photo of one Owl in the scene.",
+        "There is an Owl in the scene.", "There is the Owl in the scene.", "This is a photo of an Owl in the scene.",
+        "This is a photo of the Owl in the scene.", "This is a photo of one Owl in the scene.",
     ]  # fmt: skip
     assert fill(SETS["scene"][0], "dog") == "There is a dog in the scene."
     slots = {slot for template in SETS["scene"] for slot in re.findall(r"{\w*}", template)}

@@ -13,6 +13,7 @@ from pictura.models.clip import CLIPConfig
 from pictura.models.resnet import ResNetConfig
 from pictura.models.text import TextTransformerConfig
 from pictura.models.vild import ViLD, ViLDConfig
+from pictura.models.vild_finding import Query
 from pictura.models.vild_parts import HeadConfig
 from pictura.models.vit import ViTConfig
 
@@ -69,7 +70,7 @@ def test_padding_to_whole_cells_is_not_seen() -> None:
     """Below the picture there is grey of the mean, which a normalised picture has as zeros."""
     model = small()
     (image,) = pictures((50, 90))
-    seen = model._see(image[None])
+    seen = model.look(image[None])
     assert seen.size == (64, 96)
     for level, one in enumerate(seen.maps[:-1]):
         assert one.shape[2:] == (64 // 2 ** (level + 2), 96 // 2 ** (level + 2))
@@ -82,9 +83,9 @@ def test_all_classes_share_their_boxes_and_masks() -> None:
     assert model.boxes.weight.shape == (4, 32)
     assert model.masks is not None and model.masks.out.weight.shape[0] == 1
     many = torch.randn(1203, 12)
-    found = model.detect(pictures((64, 64)), many)[0]
+    found = model.detect(pictures((64, 64)), Query(many))[0]
     assert int(found["labels"].max()) > 3
-    again = model.detect(pictures((64, 64)), torch.cat([many, torch.randn(1203, 12)]))[0]
+    again = model.detect(pictures((64, 64)), Query(torch.cat([many, torch.randn(1203, 12)])))[0]
     assert len(again["boxes"])
     exact = everything(model, pictures((64, 64))[0], many)
     assert (exact["scores"] - found["scores"]).abs().max() < 1e-6, "the best pairs are enough"
@@ -94,7 +95,7 @@ def everything(model: ViLD, image: Tensor, classes: Tensor) -> dict[str, Tensor]
     """`detect` for one picture without taking the best pairs first, by a loop over classes."""
     from torchvision.ops import clip_boxes_to_image, nms
 
-    seen = model._see(image[None])
+    seen = model.look(image[None])
     ((proposed, _),) = model.proposer.propose(seen.maps, seen.found, [(64, 64)])
     features = model.regions(model.pool(seen, [proposed]))
     boxes = model.coder.decode(model.boxes(features), [proposed]).view(-1, 4)
@@ -134,8 +135,8 @@ def test_every_class_is_looked_for_with_every_attribute(by: Any) -> None:
     model, (image,) = small(ensemble=True, logit_scale=1.0, nms=1.0, detections=500), pictures((64, 64))
     torch.manual_seed(1)
     classes, attributes, trained = torch.randn(3, 12), torch.randn(2, 12), torch.tensor([True, False, True])
-    found = model.detect([image], classes, trained, by, attributes=attributes)[0]
-    seen = model._see(image[None])
+    found = model.detect([image], Query(classes, trained, by=by, attributes=attributes))[0]
+    seen = model.look(image[None])
     ((proposed, _),) = model.proposer.propose(seen.maps, seen.found, [(64, 64)])
     pooled = model.pool(seen, [proposed])
     assert model.taught is not None
@@ -150,10 +151,45 @@ def test_every_class_is_looked_for_with_every_attribute(by: Any) -> None:
     for label, scores in wanted.items():
         assert found["scores"][found["labels"] == label].tolist() == pytest.approx(sorted(scores)[::-1], abs=1e-6)
     alone, plain = (
-        model.detect([image], classes, trained, by, attributes=some, objectness=True)[0]
+        model.detect([image], Query(classes, trained, by=by, attributes=some, objectness=True))[0]
         for some in (attributes[:1], None)
     )
     assert all(torch.equal(alone[key], plain[key]) for key in ("scores", "labels", "boxes"))
+
+
+@torch.inference_mode()
+def test_a_thing_has_one_attribute_of_a_class_and_a_place() -> None:
+    torch.manual_seed(1)
+    query, (image,) = Query(torch.randn(2, 12), attributes=torch.randn(3, 12)), pictures((64, 64))
+    found, every = (small(logit_scale=1.0, nms=nms, detections=900).detect([image], query)[0] for nms in (0.0, 1.0))
+    for k in range(2):
+        boxes = found["boxes"][found["labels"] // 3 == k]
+        assert len(boxes) and float(box_iou(boxes, boxes).triu(1).max()) == 0
+    assert len(every["labels"].unique()) == 6
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("by", ["words", "picture", "ensemble"])
+def test_what_a_thing_may_be_besides_has_its_share(by: Any) -> None:
+    """Asked for one of three classes among the others, the scores are those of that class asked for with the others."""
+    model, (image,) = small(ensemble=True, logit_scale=1.0, nms=1.0, detections=500), pictures((64, 64))
+    torch.manual_seed(1)
+    classes, trained = torch.randn(3, 12), torch.tensor([False, True, True])
+    alone = model.detect([image], Query(classes[:1], trained[:1], classes[1:], by=by))[0]
+    every = model.detect([image], Query(classes, trained, by=by))[0]
+    assert set(alone["labels"].tolist()) == {0}
+    assert torch.equal(alone["scores"], every["scores"][every["labels"] == 0])
+    without = model.detect([image], Query(classes[:1], trained[:1], by=by))[0]
+    assert (without["scores"] > alone["scores"]).all()
+
+
+def test_a_model_whose_training_diverged_is_not_one_that_finds_nothing() -> None:
+    model = small()
+    with torch.no_grad():
+        model.proposer.rpn.head.cls_logits.weight.fill_(torch.nan)
+    for look in (model.detect, model.propose):
+        with pytest.raises(ValueError, match="not finite; has its training diverged"):
+            look(pictures((64, 64)))
 
 
 def test_proposals_are_torchvisions() -> None:
@@ -162,7 +198,7 @@ def test_proposals_are_torchvisions() -> None:
 
     model = small()
     with torch.inference_mode():
-        seen = model._see(torch.stack(pictures((64, 64), (64, 64))))
+        seen = model.look(torch.stack(pictures((64, 64), (64, 64))))
         own = model.proposer.propose(seen.maps, seen.found, [seen.size] * 2)
         images = ImageList(torch.zeros(2, 3, 64, 64), [(64, 64)] * 2)
         theirs, _ = model.proposer.rpn(images, {str(i): one for i, one in enumerate(seen.maps)})
@@ -172,13 +208,13 @@ def test_proposals_are_torchvisions() -> None:
 
 def test_a_vits_maps_are_a_pyramid() -> None:
     model = small(image=VIT)
-    seen = model._see(pictures((64, 90))[0][None])
+    seen = model.look(pictures((64, 90))[0][None])
     assert seen.size == (64, 96)
     assert [one.shape[1:] for one in seen.maps] == [(16, 64 // s, 96 // s) for s in (4, 8, 16, 32)] + [(16, 1, 2)]
     (tokens,) = model.image.eval().maps(torch.randn(2, 3, 64, 96))
     assert tokens.shape == (2, 24, 4, 6)
-    for changes in ({"patch_dropout": 0.5}, {"patch_size": 2}):
-        with pytest.raises(ValueError, match="patch_dropout 0 and a patch_size that 4 divides"):
+    for changes in ({"patch_dropout": 0.5}, {"patch_size": 2}, {"patch_size": 28, "image_size": 56}):
+        with pytest.raises(ValueError, match="patch_dropout 0 and a patch_size of 4, 8"):
             small(image=ViTConfig(**{**vars(VIT), **changes}))
 
 
@@ -256,13 +292,13 @@ def test_a_detector_goes_on_from_a_detector() -> None:
 
 @torch.inference_mode()
 def test_many_pictures_are_looked_at_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pictura.models import vild
+    from pictura.models import vild_finding
 
     model, given = small(), pictures(*[(64, 64)] * 5)
     together, sizes = model.detect(given), list[int]()
-    real = model._see
-    monkeypatch.setattr(vild, "PIXELS", 2 * 64 * 64)
-    monkeypatch.setattr(model, "_see", lambda image: sizes.append(len(image)) or real(image))
+    real = model.look
+    monkeypatch.setattr(vild_finding, "PIXELS", 2 * 64 * 64)
+    monkeypatch.setattr(model, "look", lambda image: sizes.append(len(image)) or real(image))
     for one, other in zip(model.detect(given), together, strict=True):
         assert (one["boxes"] - other["boxes"]).abs().max() < 1e-4
     assert sizes == [2, 2, 1]
@@ -272,7 +308,7 @@ def test_many_pictures_are_looked_at_a_few_at_a_time(monkeypatch: pytest.MonkeyP
 def test_anchors_lie_where_their_cells_are() -> None:
     """Also where a level's cells do not divide the picture, of which torchvision takes the quotient, rounded down."""
     model = small()
-    seen = model._see(pictures((160, 160))[0][None])
+    seen = model.look(pictures((160, 160))[0][None])
     anchors = seen.found[2]
     middles = (anchors[:, :2] + anchors[:, 2:]) / 2
     assert seen.maps[-1].shape[2:] == (3, 3)
@@ -282,7 +318,7 @@ def test_anchors_lie_where_their_cells_are() -> None:
 def test_one_head_is_no_ensemble_and_learnt_classes_are_no_texts() -> None:
     model = small()
     with pytest.raises(ValueError, match="one head, not an ensemble"):
-        model.detect(pictures((64, 64)), by="ensemble")
+        model.detect(pictures((64, 64)), Query(by="ensemble"))
     with pytest.raises(ValueError, match="no text tower"):
         model.encode_text(torch.ones(1, 4, dtype=torch.long))
     assert np.isclose(float(model.logit_scale.exp()), 100)

@@ -78,7 +78,7 @@ class PartlyLabelled(Wrapper):
             if not wanted:
                 break
             try:
-                example: Any = self.source[index]
+                example: Any = self.source[index] if self.objects is None else cast(Any, self.source).objects(index)
             except BadSample:
                 continue
             for row, label in enumerate(example["labels"]):

@@ -211,8 +211,8 @@ def _listed(root: str, place: str, bad: list[BadSample]) -> Iterator[str]:
 def _labels(root: str, name: str) -> tuple[str, str]:
     """The label file of a picture and what is in it; nothing where there is none."""
     stem = os.path.splitext(name)[0]
-    before, images, after = stem.rpartition("images/") if "/images/" in f"/{stem}" else (stem, "", "")
-    parallel = [f"{before}labels/{after}.txt"] if images and f"/{before}".endswith("/") else []
+    before, images, after = f"/{stem}".rpartition("/images/")
+    parallel = [f"{before}/labels/{after}.txt".removeprefix("/")] if images else []
     for spelling in (*parallel, f"{stem}.txt"):
         file = under(root, spelling)
         if os.path.isfile(file):

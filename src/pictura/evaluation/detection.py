@@ -14,11 +14,11 @@ from pictura.data.source import Source, SourceConfig
 from pictura.evaluation.average_precision import Truth, average_precision, recall
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, check_reads_texts
 from pictura.evaluation.coco_results import rle
-from pictura.evaluation.detect import check_detects, detected, proposed
+from pictura.evaluation.detect import check_detects, detected, looking, proposed, vocabulary
 from pictura.evaluation.drawing import beside_truth
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Gallery, Line, Panel, Picture, Table
-from pictura.models.vild import By, Detections
+from pictura.models.vild_finding import By, Detections, Query
 from pictura.weights.foreign import load_model
 
 OFFICIAL = ("image_ids", "category_ids", "frequencies")  # what a source in COCO's or LVIS's form says
@@ -83,9 +83,14 @@ class Detection(Evaluator):
         masked, areas = embedder.model.masks is not None, getattr(self.source, "objects", None)
         self.pictures, self.classes = [], []
         found, examples, indices = list[dict[str, Any]](), list[dict[str, Any]](), list[int]()
-        for told, batch, row in detected(
-            embedder, self.source, names, self.config.by, teacher=self.teacher, objectness=self.config.objectness
-        ):
+        classes, trained = vocabulary(embedder, names)
+        teacher = self.teacher
+        query = Query(
+            classes, trained, by=self.config.by, objectness=self.config.objectness,
+            masks="masks" in self.source.provides,
+            teacher=None if teacher is None else looking(embedder, teacher),
+        )  # fmt: skip
+        for told, batch, row in detected(embedder, self.source, query):
             index = int(batch["index"][row])
             example: dict[str, Any] = {
                 key: batch[key][row] for key in ("key", "boxes", "labels", "crowd") if key in batch

@@ -190,14 +190,16 @@ class Embedder:
     def answers(self, asked: Asked) -> Tensor:
         """Pictures with questions -> [n k], the scores of each answer. ValueError for a picture that is bad."""
         read = self.asked(asked, lambda m, b: m.answer(b["image"], b["question"]))
-        rows = self.strictly(lambda: [rows for rows, _ in read])
+        with self.strict():
+            rows = [rows for rows, _ in read]
         return torch.cat(rows) if rows else torch.empty(0, len(self.model.config.answers))
 
-    def strictly(self, read: Callable[[], Read]) -> Read:
-        """What `read` gives; the first picture that is bad is a ValueError."""
+    @contextmanager
+    def strict(self) -> Iterator[None]:
+        """Inside, the first picture that is bad is a ValueError."""
         bad, self.bad = self.bad, NoneBad()
         try:
-            return read()
+            yield
         finally:
             self.bad = bad
 

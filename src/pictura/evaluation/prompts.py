@@ -64,6 +64,7 @@ SETS: dict[str, tuple[str, ...]] = {
     ),
 }
 # fmt: on
+SETS["scene"] = tuple(f"This is {one}" if one.startswith(("a", "the")) else one for one in SETS["scene"])  # its code
 
 
 def templates_of(choice: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A model ready to use: what `pictura.load` gives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,7 +14,7 @@ from torch import nn
 from pictura.data.decode import decode
 from pictura.data.source import BadSample
 from pictura.data.text import Tokenizer
-from pictura.evaluation.detect import check_detects, detected, expanded
+from pictura.evaluation.detect import check_detects, detected, expanded, query_for
 from pictura.evaluation.embed import Asked, Embedder, Picture, Pictures
 from pictura.evaluation.labelled import words
 from pictura.evaluation.pointing import drawn, word_maps
@@ -23,7 +24,7 @@ from pictura.evaluation.reading import check_head
 from pictura.evaluation.rerank import check_matches, pair_scores
 from pictura.evaluation.zeroshot import classifier
 from pictura.layers.linear import runs_here
-from pictura.models.vild import Detections
+from pictura.models.vild_finding import Query
 from pictura.models.vilt import ViLT
 from pictura.weights.foreign import load_model
 
@@ -34,6 +35,7 @@ class Pictura:
     def __init__(self, model: nn.Module, tokenizer: Tokenizer | None, device: torch.device) -> None:
         self.model, self.tokenizer = model.to(device).eval(), tokenizer
         self.embedder = Embedder(self.model, tokenizer, device=device)
+        self._asked: tuple[object, object, Query] | None = None  # the latest words: a film is asked again and again
 
     @overload
     def embed_images(self, images: Sequence[Picture]) -> npt.NDArray[np.float32]: ...
@@ -109,7 +111,8 @@ class Pictura:
         if not len(images) or not len(texts):
             return np.zeros((len(images), len(texts)), np.float32)
         places, every = {i: i for i in range(len(images))}, [torch.arange(len(texts))] * len(images)
-        scores = self.embedder.strictly(lambda: pair_scores(self.embedder, Pictures(images), places, texts, every))
+        with self.embedder.strict():
+            scores = pair_scores(self.embedder, Pictures(images), places, texts, every)
         matrix: npt.NDArray[np.float32] = torch.stack(scores).numpy()
         return matrix
 
@@ -118,28 +121,48 @@ class Pictura:
         images: Sequence[Picture],
         names: Sequence[str] = (),
         threshold: float = 0.1,
-        most: int = 100,
+        most: int | None = None,
         attributes: Sequence[str] | None = None,
     ) -> list[dict[str, Any]]:
         """n pictures -> of each the things that go by these names, by default those that the detector was trained on:
         `boxes` [m 4], x0 y0 x1 y1 in pixels of the picture, `scores` [m], at least `threshold`, the best first,
         `labels` [m], places in `names`, `text_labels`, m of them, and `masks` [m y x] bool where the model has them.
+        `most` of a picture, by default, and at most, as many as the model tells.
 
-        With `attributes`, such as "red" and "wooden", every name is looked for with each, and `text_labels` say which,
-        "red cup". ValueError for a model that finds nothing, a bad picture, no names or attributes, the same one twice,
-        and for attributes where the model reads no texts.
+        What it was trained on is in question, too, whether or not its name is asked: a dog is no cat where nobody asks
+        for dogs. With `attributes`, such as "red" and "wooden", every name is looked for with each, and `text_labels`
+        say which, "red cup". ValueError for a model that finds nothing, a bad picture, names or attributes that are
+        none or the same twice, and for words that the model does not read.
         """
+        return [*self.detections(images, names, threshold, most, attributes)]
+
+    def detections(
+        self,
+        images: Sequence[Picture],
+        names: Sequence[str] = (),
+        threshold: float = 0.1,
+        most: int | None = None,
+        attributes: Sequence[str] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """As `detect`, one picture after the other: the masks of many fit in no memory."""
         check_detects(self.model)
+        for what, given in (("images", images), ("names", names), ("attributes", attributes)):
+            if isinstance(given, str | bytes | Path | Image.Image):
+                raise ValueError(f"{what}: {given!r} is one alone; give a list")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold: {threshold} is no score, from 0 to 1")
+        if most is not None and most < 1:
+            raise ValueError(f"most: {most} tells nothing; give 1 or more")
         names = tuple(names or self.embedder.model.config.class_names)
-        read = detected(self.embedder, Pictures(images), names, threshold=threshold, attributes=attributes)
+        attributes = None if attributes is None else tuple(attributes)
+        if self._asked is None or self._asked[:2] != (names, attributes):
+            self._asked = (names, attributes, query_for(self.embedder, names, attributes))
+        query = replace(self._asked[2], threshold=threshold, most=most)
         texts, each = expanded(names, attributes), 1 if attributes is None else len(attributes)
-
-        def told(found: Detections) -> dict[str, Any]:
-            best = {key: value[:most].clone() for key, value in found.items()}
-            said = [texts[label] for label in best["labels"].tolist()]
-            return best | {"labels": best["labels"] // each, "text_labels": said}
-
-        return self.embedder.strictly(lambda: [told(found) for found, _, _ in read])
+        with self.embedder.strict():
+            for found, _, _ in detected(self.embedder, Pictures(images), query):
+                said = [texts[label] for label in found["labels"].tolist()]
+                yield found | {"labels": found["labels"] // each, "text_labels": said}
 
     def point(self, image: Picture, text: str) -> Image.Image:
         """The picture, once for each word of `text`, bright where a ViLT finds that word."""

@@ -6,8 +6,7 @@ CLIP's picture tower alone (section 3.4). Without a text tower the classes are l
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
@@ -20,13 +19,11 @@ from pictura.losses.regions import named
 from pictura.models.base import ImageTowerConfig, TextTowerConfig, check_positive
 from pictura.models.pictures import PictureModelConfig, read_pictures
 from pictura.models.resnet import ResNetConfig
+from pictura.models.vild_finding import By, Detections, Pictures, Query, find, finished, propose
 from pictura.models.vild_parts import HeadConfig, MaskHead, Proposer, Pyramid, RegionHead, SimplePyramid, reset
 from pictura.models.vit import ViTConfig
 
-PIXELS = 8 * 800 * 1333  # looked at at a time, where nothing is learnt
-By = Literal["words", "picture", "ensemble"]
-Detections = dict[str, Tensor]
-Teacher = Callable[[Tensor, list[Tensor]], Tensor]  # pictures [b 3 y x] and regions in them, b of [n 4] -> [n e]
+PATCHES = (4, 8, 16, 32, 64)  # pixels across; torchvision's RoIAlign takes strides of powers of two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +32,12 @@ class ViLDConfig(PictureModelConfig):
     it `class_names` are all that can be found. templates: the sentences that a class's name is put in, for a text each,
     or the name of a set of them, such as `scene`.
 
-    longest: the longer side of a picture is brought to so many pixels to be looked at; None is image_size. width: of
-    the maps. anchors: side of a level's anchors, in pixels of its map. proposals: how many regions of a picture are
-    looked at. detections: how many are told, at most; of all (region, class) pairs the best ten times as many are
-    compared. nms: overlap from which two boxes of a class are one. share: of a class's probability, how much the
-    better-suited of the ensemble's heads has.
+    longest: a picture is looked at with its shorter side of image_size pixels, or less where its longer one would pass
+    `longest`; None is image_size, so that is the longer side's. width: of the maps. anchors: side of a level's anchors,
+    in pixels of its map. proposals: how many regions of a picture are looked at. detections: how many are told at most;
+    of all (region, class) pairs the best ten times as many are compared. nms: overlap from which two boxes of a class
+    are one. share: of a class's probability, how much the better-suited of the ensemble's heads has. logit_scale: the
+    logarithm of the temperature's inverse, that of `initial` where there is one; learn_scale: it is trained.
     """
 
     kind: ClassVar[str] = "vild"
@@ -62,6 +60,7 @@ class ViLDConfig(PictureModelConfig):
     nms: float = 0.5
     share: float = 2 / 3
     logit_scale: float = math.log(100)
+    learn_scale: bool = False
     class_names: tuple[str, ...] = ()
     templates: str | tuple[str, ...] = ("{}",)
 
@@ -91,8 +90,10 @@ class ViLDConfig(PictureModelConfig):
         """`image`. ValueError where no pyramid of maps can be made of it."""
         if not isinstance(self.tower, ResNetConfig | ViTConfig):
             raise ValueError(f"image.kind: {self.tower.kind}: a detector's is a resnet or a vit")  # type: ignore[attr-defined]
-        if isinstance(self.tower, ViTConfig) and (self.tower.patch_dropout or self.tower.patch_size % 4):
-            raise ValueError("image: a detector's vit has patch_dropout 0 and a patch_size that 4 divides")
+        if isinstance(self.tower, ViTConfig) and (self.tower.patch_dropout or self.tower.patch_size not in PATCHES):
+            raise ValueError(
+                f"image: a detector's vit has patch_dropout 0 and a patch_size of {', '.join(map(str, PATCHES))}"
+            )
         return self.tower
 
     @property
@@ -114,17 +115,6 @@ class Seen(NamedTuple):
     maps: list[Tensor]
     found: tuple[Tensor, Tensor, Tensor]
     size: tuple[int, int]
-
-
-class Asked(NamedTuple):
-    """What `ViLD.detect` is asked."""
-
-    classes: Tensor
-    trained: Tensor
-    by: By
-    teacher: Teacher | None
-    objectness: bool
-    attributes: Tensor | None
 
 
 class ViLD(Once):
@@ -152,7 +142,7 @@ class ViLD(Once):
         self.background = nn.Parameter(torch.empty(c.embed_dim))
         learnt = c.text is None
         self.classes = nn.Parameter(torch.empty(len(c.class_names), c.embed_dim), requires_grad=learnt)
-        self.logit_scale = nn.Parameter(torch.empty(()), requires_grad=False)
+        self.logit_scale = nn.Parameter(torch.empty(()), requires_grad=c.learn_scale)
         self.text, self.text_projection = None, None
         if c.text is not None:
             self.text = c.text.build().requires_grad_(False)
@@ -187,9 +177,10 @@ class ViLD(Once):
     def see(self, image: Tensor) -> Seen:
         """image: [b 3 y x], uint8 RGB as decoded, or floating and normalised already -> their maps, for all who ask for
         those of the same pictures in one step."""
-        return self.once(image, "maps", lambda: self._see(image))
+        return self.once(image, "maps", lambda: self.look(image))
 
-    def _see(self, image: Tensor) -> Seen:
+    def look(self, image: Tensor) -> Seen:
+        """As `see`, for one who asks alone."""
         pixels = read_pictures(image, self.config, self.background.dtype)
         whole = 2 ** (self.pyramid.levels - 1) * self.config.stride
         down, across = (-side % whole for side in pixels.shape[2:])
@@ -224,125 +215,20 @@ class ViLD(Once):
         return said**share * shown ** (1 - share)
 
     def detect(
-        self,
-        image: Tensor | Sequence[Tensor],
-        classes: Tensor | None = None,
-        trained: Tensor | None = None,
-        by: By | None = None,
-        whole: Sequence[tuple[int, int]] | None = None,
-        threshold: float = 0.0,
-        teacher: Teacher | None = None,
-        objectness: bool = False,
-        attributes: Tensor | None = None,
+        self, image: Pictures, query: Query | None = None, whole: Sequence[tuple[int, int]] | None = None
     ) -> list[Detections]:
         """Pictures, each of any size, uint8 or normalised -> of each a dict of `boxes` [n 4], x0 y0 x1 y1 in its
-        pixels, `scores` [n], the best first, `labels` [n], and `masks` [n y x] bool where the model has them.
+        pixels, `scores` [n], the best first, `labels` [n], and `masks` [n y x] bool where the model has them. whole:
+        (y, x) of the pictures that these were resized from, in whose pixels the answer is then."""
+        return [*self.detections(image, query, whole)]
 
-        classes: [k e], by default those of `class_names`; trained: [k], which of them had boxes in training. whole:
-        (y, x) of the pictures that these were resized from, in whose pixels the answer is then. threshold: the least
-        score. Pictures of one size are looked at together, a few at a time; nothing of the others has an influence.
-        teacher: a CLIP that looks at every region, in place of the ensemble's second head, which takes long (section
-        3.2). objectness: scores are geometric means with how likely a region is to be a thing at all.
+    def detections(
+        self, image: Pictures, query: Query | None = None, whole: Sequence[tuple[int, int]] | None = None
+    ) -> Iterator[Detections]:
+        """As `detect`, one picture's after the other."""
+        return finished(find(self, image, query or Query()), image, whole)
 
-        attributes: [q e]; every class is looked for with each of them, and a label is class * q + attribute. Both are
-        taken as independent: the class's probability times the attribute's, a softmax over the q of them (systematic
-        expansion), as the words' head has it, or the picture head where that alone is asked.
-        """
-        by = by or ("words" if self.taught is None and teacher is None else "ensemble")
-        if by != "words" and self.taught is None and teacher is None:
-            raise ValueError(f"by: {by}: this detector has one head, not an ensemble; try words")
-        device = self.background.device
-        classes = (self.classes if classes is None else classes).to(device)
-        trained = torch.ones(len(classes), dtype=torch.bool) if trained is None else trained
-        attributes = None if attributes is None else attributes.to(device)
-        asked = Asked(classes, trained.to(device), by, teacher, objectness, attributes)
-        found = self._by_size(image, lambda pictures: self._detect(pictures, asked))
-        for i, one in enumerate(found):
-            seen = (image[i].shape[-2], image[i].shape[-1])
-            kept = int((one["scores"] >= threshold).sum())  # the best come first
-            found[i] = self._finish({k: v[:kept] for k, v in one.items()}, seen, seen if whole is None else whole[i])
-        return found
-
-    def propose(
-        self, image: Tensor | Sequence[Tensor], whole: Sequence[tuple[int, int]] | None = None
-    ) -> list[Detections]:
+    def propose(self, image: Pictures, whole: Sequence[tuple[int, int]] | None = None) -> list[Detections]:
         """Pictures as in `detect` -> where there may be a thing, of any class: `boxes` [n 4] and `scores` [n], the best
         first, `proposals` at most."""
-
-        def proposed(pictures: Tensor) -> list[Detections]:
-            seen, sizes = self._see(pictures), [(pictures.shape[2], pictures.shape[3])] * len(pictures)
-            found = self.proposer.propose(seen.maps, seen.found, sizes)
-            return [{"boxes": boxes, "scores": scores} for boxes, scores in found]
-
-        found = self._by_size(image, proposed)
-        for i, one in enumerate(found):
-            seen = (image[i].shape[-2], image[i].shape[-1])
-            found[i] = self._finish(one, seen, seen if whole is None else whole[i])
-        return found
-
-    def _by_size(
-        self, image: Tensor | Sequence[Tensor], find: Callable[[Tensor], list[Detections]]
-    ) -> list[Detections]:
-        """What `find` gives of pictures of one size, [b 3 y x], for pictures of any."""
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for i, one in enumerate(image):
-            groups[tuple(one.shape[-2:])].append(i)
-        out: list[Detections] = [{}] * len(image)
-        for size, members in groups.items():
-            some = max(1, PIXELS // (size[0] * size[1]))
-            for begin in range(0, len(members), some):
-                part = members[begin : begin + some]
-                pictures = torch.stack([image[i] for i in part]).to(self.background.device)
-                for i, one in zip(part, find(pictures), strict=True):
-                    out[i] = one
-        return out
-
-    def _detect(self, image: Tensor, asked: "Asked") -> list[Detections]:
-        from torchvision.ops import batched_nms, clip_boxes_to_image
-
-        seen, size = self._see(image), (image.shape[2], image.shape[3])
-        proposed, likely = zip(*self.proposer.propose(seen.maps, seen.found, [size] * len(image)), strict=True)
-        counts = [len(boxes) for boxes in proposed]
-        pooled = self.pool(seen, list(proposed))
-        features, taught = self.regions(pooled), None
-        if asked.by != "words" and asked.teacher is not None:
-            taught = asked.teacher(image, list(proposed)).to(image.device)
-        elif asked.by != "words" and self.taught is not None:
-            taught = self.taught.project(self.taught(pooled))
-        vectors = self.regions.project(features)
-        scores = self.name(vectors, asked.classes, asked.trained, asked.by, taught)
-        if asked.attributes is not None:
-            head = taught if taught is not None and asked.by == "picture" else vectors
-            chances = named(head, asked.attributes, self.background, self.logit_scale.exp())[:, 1:].softmax(1)
-            scores = (scores[:, :, None] * chances[:, None]).flatten(1)
-        if asked.objectness:
-            scores = (scores * torch.cat(likely)[:, None]).sqrt()
-        boxes = self.coder.decode(self.boxes(features).float(), list(proposed)).view(-1, 4)
-        found = []
-        for own, chance in zip(boxes.split(counts), scores.split(counts), strict=True):
-            own = clip_boxes_to_image(own, size)
-            best, place = chance.flatten().topk(min(10 * self.config.detections, chance.numel()))
-            region, label = place // chance.shape[1], place % chance.shape[1]
-            kept = ((own[:, 2:] - own[:, :2]) > 0.01).all(1)[region]
-            best, region, label = best[kept], region[kept], label[kept]
-            told = batched_nms(own[region], best, label, self.config.nms)[: self.config.detections]
-            found.append({"boxes": own[region[told]], "scores": best[told], "labels": label[told]})
-        if self.masks is not None:
-            drawn = self.masks(self.pool(seen, [one["boxes"] for one in found], 14)).float().sigmoid()
-            for one, own in zip(found, drawn.split([len(one["boxes"]) for one in found]), strict=True):
-                one["masks"] = own
-        return found
-
-    def _finish(self, one: Detections, seen: tuple[int, int], whole: tuple[int, int]) -> Detections:
-        """Boxes from pixels of what was seen to those of the whole picture, and masks [n 28 28] into it."""
-        from torchvision.models.detection.roi_heads import paste_masks_in_image
-
-        boxes = one["boxes"]
-        if seen != whole:
-            boxes = boxes * boxes.new_tensor([whole[1] / seen[1], whole[0] / seen[0]] * 2)
-        if "masks" not in one:
-            return one | {"boxes": boxes}
-        masks = torch.empty(len(boxes), *whole, dtype=torch.bool, device=boxes.device)
-        for row, small, box in zip(masks, one["masks"], boxes, strict=True):  # one by one: they are float32 at first
-            row[:] = paste_masks_in_image(small[None, None], box[None], whole)[0, 0] >= 0.5
-        return one | {"boxes": boxes, "masks": masks}
+        return [*finished(propose(self, image), image, whole)]

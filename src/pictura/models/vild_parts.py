@@ -6,6 +6,7 @@ The parts are torchvision's (FPN, RPN, RoIAlign); here they are given float32 wh
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +112,7 @@ class Proposer(nn.Module):
         flat, boxes = concat_box_prediction_layers([s.float() for s in scores], [d.float() for d in deltas])
         generator, fine = self.rpn.anchor_generator, size[0] // maps[0].shape[-2]
         generator.set_cell_anchors(torch.float32, flat.device)
-        strides = [[torch.tensor(fine * 2**level, device=flat.device)] * 2 for level in range(len(maps))]
+        strides: list[Any] = [[fine * 2**level] * 2 for level in range(len(maps))]
         anchors = torch.cat(generator.grid_anchors([one.shape[-2:] for one in maps], strides))
         return flat.view(b, -1), boxes.view(b, -1, 4), anchors
 

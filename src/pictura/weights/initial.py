@@ -47,8 +47,24 @@ def _named(initial: ModelConfig, config: ViLDConfig) -> ViLDConfig:
     if config.text is not None:
         return config
     if not isinstance(initial, CLIPConfig | ViLDConfig):
-        raise ValueError(f"initial: this model ({initial.kind}) reads no texts; name a clip")  # type: ignore[attr-defined]
+        raise ValueError(f"initial: this model ({initial.kind}) reads no texts; name a clip, and this one as `tower`")  # type: ignore[attr-defined]
     return replace(config, text=initial.text, embed_dim=initial.embed_dim)
+
+
+def on_tower(tower: ModelConfig, detector: ViLDConfig, image_size: int) -> ViLDConfig:
+    """The configuration of a detector on the picture tower of another model, prepared for pictures as that one was."""
+    if not isinstance(tower, PictureModelConfig):
+        raise ValueError(f"tower: this model ({tower.kind}) has none for pictures")  # type: ignore[attr-defined]
+    found = of_size(replace(detector, image=tower.image, mean=tower.mean, std=tower.std), image_size)
+    assert isinstance(found, ViLDConfig)
+    if detector.image not in (ViLDConfig().image, found.image):
+        raise ValueError("model.image: given beside `tower`, and is another; leave it out")
+    return found
+
+
+def tower_of(model: nn.Module, config: ViLDConfig) -> dict[str, Tensor]:
+    """The weights of a model's picture tower, for pictures of the size in `config`."""
+    return {name: value for name, value in resized(model, config).items() if name.startswith("image.")}
 
 
 def _words(initial: WordsConfig, given: WordsConfig) -> WordsConfig:
