@@ -1,7 +1,7 @@
 """How many labelled boxes a class ViLD's teacher is worth, on drawn scenes in which novel shapes stand unlabelled.
 
     .venv/bin/python -m benchmarks.novel --jobs 2    make what is missing, two runs at a time
-    .venv/bin/python -m benchmarks.novel --write     the table in docs/detection.md
+    .venv/bin/python -m benchmarks.novel --write     the table and the pictures in docs/detection.md
 
 The recipes `vild-teacher`, `vild-base` and `vild`, and what changes one thing in them. Detectors of learnt classes get
 the boxes of twelve shapes and K boxes of each of three others, from pictures that come so often that they are a tenth
@@ -18,7 +18,10 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 from .trained import DOCS, Run, kept, train_missing, write_between
 
@@ -43,10 +46,11 @@ ARMS: dict[str, Arm] = {
             "ViLD-text + CLIP": "by: ensemble, teacher: TEACHER",
         },
     ),
-    "ViLD-image": ("vild", ["objectives.detection.names=0"], {}),
+    "ViLD-image": ("vild", ["objectives.detection.names=0", "training.freeze=[background]"], {}),
     "ViLD": ("vild", [], {}),
     "ViLD-ensemble": ("vild", ["model.ensemble=true"], {"its words": "by: words", "its pictures": "by: picture"}),
 }  # fmt: skip
+SHOWN = ("ViLD-text", "ViLD", "10 boxes of each")
 STAGES = ((TEACHER, BASE), (STORE,), tuple(arm for arm in ARMS if arm != BASE))  # each needs those before it
 
 
@@ -214,6 +218,30 @@ def table(done: list[Run]) -> str:
     return "\n".join(lines)
 
 
+def drawn(folder: Path, seed: int = 0, across: int = 4) -> Image.Image:
+    """The first new scenes that have a novel thing; a row for what each arm of `SHOWN` finds there, dashed what is."""
+    import torch
+    from PIL import Image
+
+    import pictura
+    from pictura.evaluation.drawing import SIDE, beside_truth
+    from pictura.run import read_recipe
+
+    recipe: Any = read_recipe("vild", changes_of("ViLD", seed, folder))
+    source = recipe.evaluation["detection"].data.build()
+    novel = {source.class_names.index(name) for name in NOVEL}
+    examples: list[Any] = [source[index] for index in range(len(source))]
+    examples = [one for one in examples if novel & set(one["labels"].tolist())][:across]
+    sheet = Image.new("RGB", (across * SIDE, len(SHOWN) * SIDE))
+    for row, arm in enumerate(SHOWN):
+        model = pictura.load(folder / f"{arm} {seed}" / "model")
+        found = model.detect([one["image"] for one in examples], source.class_names, threshold=0.3)
+        for column, (one, things) in enumerate(zip(examples, found, strict=True)):
+            pixels, true = torch.from_numpy(one["image"]).movedim(2, 0), torch.from_numpy(one["boxes"])
+            sheet.paste(beside_truth(pixels, things, true, one["image"].shape[:2]), (column * SIDE, row * SIDE))
+    return sheet
+
+
 def overtaken(novel: dict[str, list[float]]) -> str:
     """From how many boxes a class on supervision finds more of the novel things, by the means."""
     by = {k: statistics.fmean(novel[f"{k} boxes of each"]) for k in FEW if novel.get(f"{k} boxes of each")}
@@ -228,12 +256,13 @@ def main() -> int:
     parser.add_argument("arms", nargs="*", metavar="ARM", help="names of arms (default: all)")
     parser.add_argument("--folder", type=Path, default=Path("runs/novel"), help="for the models (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--write", action="store_true", help="write the table of docs/detection.md from the runs kept")
+    parser.add_argument("--write", action="store_true", help="write the table and the pictures of docs/detection.md")
     parser.add_argument("--jobs", type=int, default=1, help="so many runs at a time (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no run after so many seconds")
     arguments = parser.parse_args()
     if arguments.write:
         write_between(DOCS / "detection.md", "novel", table(kept(NAME)))
+        drawn(arguments.folder.resolve()).save(DOCS / "novel.jpg", quality=80)
         return 0
     make = partial(train, folder=arguments.folder.resolve())
     for stage in STAGES:
