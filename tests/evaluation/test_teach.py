@@ -11,7 +11,7 @@ from PIL import Image
 from pictura.data.region_store import RegionStore
 from pictura.data.scenes import ScenesConfig
 from pictura.data.source import BadSample, Example
-from pictura.evaluation.crops import TIMES, crops, embedded, widened
+from pictura.evaluation.crops import TIMES, _by_roi_align, crops, embedded, widened
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.teach import fingerprint, teach
 from pictura.models.clip import CLIP, CLIPConfig
@@ -43,6 +43,20 @@ def test_crops_are_those_of_pil(side: int) -> None:
         wanted = picture.resize((side, side), Image.Resampling.BILINEAR, box=tuple(box))
         off = np.abs(crop.permute(1, 2, 0).numpy().astype(int) - np.asarray(wanted))
         assert off.max() <= 4 and off.mean() < 1
+
+
+@pytest.mark.parametrize("side", [16, 64])
+def test_a_gpu_cuts_the_same(side: int) -> None:
+    image = smooth(64)
+    whole = torch.cat([BOXES[:, :2].floor(), BOXES[:, 2:].ceil()], 1).clamp(0, 64)
+    off = (crops(image, BOXES, side).int() - _by_roi_align(image, whole, side).int()).abs()
+    assert off.max() <= 4 and off.float().mean() < 1
+
+
+def test_a_region_without_area_at_the_edge_is_a_pixel() -> None:
+    found = crops(smooth(64), torch.tensor([[64.0, 64.0, 64.0, 64.0], [-5.0, 3.0, -1.0, 3.0]]), 8)
+    assert found.shape == (2, 3, 8, 8) and (found[0] == smooth(64)[:, 63:, 63:]).all()
+    assert len(crops(smooth(64), torch.empty(0, 4), 8)) == 0
 
 
 def test_a_smaller_crop_is_a_mean_and_no_choice_of_pixels() -> None:

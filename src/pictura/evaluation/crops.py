@@ -1,8 +1,7 @@
 """What a CLIP says of regions: each is cut out, resized and embedded, many at once (ViLD, Gu et al. 2022, section 3.2).
 
 Crops of 1 and of 1.5 times the region's sides, the same centre, are embedded; the mean of their unit vectors is the
-region's. They are cut off at the picture's edge. RoIAlign cuts them out of the decoded picture, many in a call, and
-averages over the pixels that one of a crop stands for.
+region's. They are cut off at the picture's edge.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,11 +23,26 @@ def widened(boxes: Tensor, times: float) -> Tensor:
 
 
 def crops(image: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """image: [3 y x] uint8, boxes: [m 4] in its pixels -> [m 3 side side] uint8, each region squeezed to a square."""
+    """image: [3 y x] uint8, boxes: [m 4] in its pixels -> [m 3 side side] uint8, each region, to the whole pixels that
+    it touches, squeezed to a square: bilinear, with antialias."""
+    y, x = image.shape[1:]
+    limit = torch.tensor([x, y, x, y], device=boxes.device)
+    boxes = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], 1).clamp(min=0).minimum(limit)
+    boxes[:, :2] = boxes[:, :2].minimum(limit[:2] - 1)
+    boxes[:, 2:] = boxes[:, 2:].maximum(boxes[:, :2] + 1)
+    if image.device.type == "cpu":
+        whole = image[None].contiguous(memory_format=torch.channels_last)
+        parts = (whole[..., top:bottom, left:right] for left, top, right, bottom in boxes.int().tolist())
+        nothing = torch.empty(0, 3, side, side, dtype=torch.uint8)
+        return torch.cat([nothing, *(F.interpolate(p, (side, side), mode="bilinear", antialias=True) for p in parts)])
+    return _by_roi_align(image, boxes.to(image.device).float(), side)
+
+
+def _by_roi_align(image: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """As `crops`, where one call for many is faster than many: RoIAlign averages over the pixels that one of a crop
+    stands for."""
     from torchvision.ops import roi_align
 
-    limit = torch.tensor([image.shape[2], image.shape[1]] * 2, device=image.device, dtype=torch.float32)
-    boxes = torch.minimum(boxes.to(image.device).float().clamp(min=0), limit)
     pixels, across = image[None].float(), (boxes[:, 2:] - boxes[:, :2]).amax(1)
     out = torch.empty(len(boxes), 3, side, side, device=image.device)
     samples = (across / side).ceil().clamp(1, SAMPLES)
