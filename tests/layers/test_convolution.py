@@ -34,6 +34,22 @@ def test_small_maps_give_what_torch_gives(side: int, c: int, out: int, monkeypat
         torch.testing.assert_close(found.double(), right, rtol=0.02, atol=0.02 * float(right.abs().max()))
 
 
+@pytest.mark.parametrize("c", [2, 4, 12, 16])
+def test_a_stride_of_one_pixel_wide_kernels(c: int) -> None:
+    torch.manual_seed(0)
+    ours = Conv2d(c, 8, 1, stride=2, bias=False)
+    image = torch.randn(8, c, 7, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = image.detach()[:, :, ::2, ::2].double().requires_grad_()
+    wide = ours.weight.detach().double().requires_grad_()
+    ours(image).square().sum().backward()
+    found = torch.einsum("bcyx,oc->boyx", exact, wide[:, :, 0, 0])
+    found.square().sum().backward()
+    torch.testing.assert_close(ours(image).double(), found, rtol=1e-5, atol=1e-5)
+    assert image.grad is not None and exact.grad is not None and ours.weight.grad is not None and wide.grad is not None
+    torch.testing.assert_close(image.grad[:, :, ::2, ::2].double(), exact.grad, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(ours.weight.grad.double(), wide.grad, rtol=1e-5, atol=1e-4)
+
+
 @needs_bf16
 def test_a_locked_weight_and_a_picture_without_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Conv2d(4, 4, 3, padding=1, bias=False).bfloat16()

@@ -52,7 +52,8 @@ def test_against_open_clips(heads: int | None) -> None:
     peer, image = peer_of(model), torch.randn(3, 3, 64, 64)
     expected = peer(image)
     assert expected.std() > 0.01
-    torch.testing.assert_close(peer.attnpool.c_proj(model(image)), expected, rtol=1e-5, atol=1e-5)
+    largest = float(expected.detach().abs().max())
+    torch.testing.assert_close(peer.attnpool.c_proj(model(image)), expected, rtol=1e-5, atol=1e-5 * largest)
 
 
 def test_a_step_of_training_against_open_clips() -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from pictura.layers.linear import runs_here
 
 WIDEST = 7  # pixels of a map's row
+BLOCK = 8  # channels that oneDNN takes together. Of fewer, where a CPU has AVX2 and no more, version 3.12 writes past the
+# end of its memory when it finds the weights' gradient of a 1x1 convolution with a stride: here the stride comes first.
 
 
 class Conv2d(nn.Conv2d):
@@ -21,6 +23,9 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self.weight
+        if self._strided_1x1 and input.shape[1] % BLOCK and input.device.type == "cpu":
+            step_y, step_x = self.stride
+            return F.conv2d(input[:, :, ::step_y, ::step_x], weight, self.bias, groups=self.groups)
         plain = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups) == PLAIN and self.bias is None
         if (
             plain
@@ -33,6 +38,11 @@ class Conv2d(nn.Conv2d):
             out: Tensor = _Conv.apply(input, weight)
             return out
         return super().forward(input)
+
+
+    @property
+    def _strided_1x1(self) -> bool:
+        return self.kernel_size == (1, 1) and self.stride != (1, 1) and self.padding == (0, 0)
 
 
 PLAIN = ((3, 3), (1, 1), (1, 1), (1, 1), 1)
