@@ -37,7 +37,7 @@ def vilt() -> Embedder:
 
 
 def evaluator(objective: dict[str, Any], **changes: Any) -> HeldOut:
-    built = load(EvaluatorConfig, {"kind": "held_out", "objective": objective, "data": SCENES} | changes).build()
+    built = load(EvaluatorConfig, {"kind": "held_out", "objective": objective, "data": SCENES, "batch_size": 4} | changes).build()
     assert isinstance(built, HeldOut)
     return built
 
@@ -94,5 +94,5 @@ def test_classes_in_another_order_are_refused() -> None:
 def test_what_cannot_be_read_is_told(vilt: Embedder) -> None:
     embedder = Embedder(vilt.model, vilt.tokenizer, batch_size=4)
     made = Made(8, captions=[[f"a red star {i}"] for i in range(8)], broken=(3,))
-    dict(HeldOut(made, MaskedWordsConfig().build(), "w").run(embedder))
+    dict(HeldOut(made, MaskedWordsConfig().build(), "w", 4).run(embedder))
     assert [key for key, _ in embedder.bad.rows()] == ["made/3"]

@@ -107,8 +107,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 class Embedder:
     """A model and its tokenizer, ready to embed. The model decides its precision; results are float32 on the CPU.
 
-    `batch_size` pictures at a time; texts in batches of up to `batch_size * 32` tokens, so that short ones come many
-    at once.
+    `batch_size` pictures at a time, by default 256, and on a CPU 64: of more, the tensors outgrow its caches and what
+    the allocator keeps at hand. Texts come in batches of up to `batch_size * 32` tokens, so that short ones are many.
     """
 
     def __init__(
@@ -117,14 +117,14 @@ class Embedder:
         tokenizer: Tokenizer | None,
         *,
         device: torch.device | str = "cpu",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         workers: int = 0,
         progress: Progress | None = None,
     ) -> None:
         self.model: Any = model  # an Encoder; nn.Module hides its methods' types
         self.tokenizer = tokenizer
         self.device = torch.device(device)
-        self.batch_size = batch_size
+        self.batch_size = batch_size or (64 if self.device.type == "cpu" else 256)
         self.workers = workers
         self.progress = progress
         self.bad = BadSamples()

@@ -23,32 +23,38 @@ from pictura.objectives.base import Objective, ObjectiveConfig, Task
 class HeldOutConfig(EvaluatorConfig):
     """`objective` is measured on `data`, which must give what it needs. What it draws by chance (which words it hides,
     which captions it exchanges) is the same each time. An objective that compares the examples of a batch sees them in
-    equal batches of at most 256; a few examples may be left over. One that cannot be read is replaced by another."""
+    equal batches of at most `batch_size`; a few examples may be left over. One that cannot be read is replaced by
+    another."""
 
     kind: ClassVar[str] = "held_out"
 
     objective: ObjectiveConfig
     data: SourceConfig
+    batch_size: int = 256
 
     def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: {self.batch_size} is below 1; try 256")
         if self.objective.weight != 1 or self.objective.schedule:
             raise ValueError("objective.weight: a loss by itself has no weight and no schedule; leave both out")
 
     def build(self) -> "HeldOut":
         """The evaluator, its data opened."""
-        return HeldOut(self.data.build(), self.objective.build(), self.name or self.objective.kind)  # type: ignore[attr-defined]
+        objective = self.objective.build()  # type: ignore[attr-defined]
+        return HeldOut(self.data.build(), objective, self.name or self.objective.kind, self.batch_size)
 
 
 class HeldOut(Evaluator):
     """Yields `loss`, and whatever metrics the objective has, each the mean over batches."""
 
-    def __init__(self, source: Source, objective: Objective, name: str) -> None:
+    def __init__(self, source: Source, objective: Objective, name: str, batch_size: int = 256) -> None:
         self.title = f"held_out/{name}"
         if isinstance(source, Stream):
             raise ValueError(f"{self.title}: a stream is read without end; measure on a table, folders or shards")
         if missing := {FROM_SOURCE.get(need, need) for need in objective.needs - GIVEN} - source.provides:
             raise ValueError(f"{self.title}: the data has no {' and no '.join(sorted(missing))}")
-        self.source, self.objective, self.found = source, objective, dict[str, float]()
+        self.source, self.objective, self.batch_size = source, objective, batch_size
+        self.found = dict[str, float]()
 
     def check(self, model: Any) -> None:
         self.objective.attach(model)
@@ -64,7 +70,7 @@ class HeldOut(Evaluator):
         self.check(embedder.model)
         task = Task(embedder.model, {"o": self.objective}, {"o": 1.0})
         together = 1 + task.others if "other" in task.needs else 1  # texts beside each picture
-        count = max(1, -(-len(self.source) * together // embedder.batch_size))
+        count = max(1, -(-len(self.source) * together // self.batch_size))
         loader = LoaderConfig(batch_size=max(1, len(self.source) // count), workers=embedder.workers, max_bad=1.0)
         batches = Batches(
             self.source, embedder.view, embedder.tokenizer, loader, seed=0, needs=task.needs, others=task.others
