@@ -37,7 +37,8 @@ def vilt() -> Embedder:
 
 
 def evaluator(objective: dict[str, Any], **changes: Any) -> HeldOut:
-    built = load(EvaluatorConfig, {"kind": "held_out", "objective": objective, "data": SCENES, "batch_size": 4} | changes).build()
+    given = {"kind": "held_out", "objective": objective, "data": SCENES, "batch_size": 4}
+    built = load(EvaluatorConfig, given | changes).build()
     assert isinstance(built, HeldOut)
     return built
 
