@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from pictura.layers.linear import runs_here
 
 WIDEST = 7  # pixels of a map's row
-# Channels that oneDNN takes together. Of fewer, where a CPU has AVX2 and no more, version 3.12 writes past the end of its
-# memory when it finds the weights' gradient of a 1x1 convolution with a stride: here the stride comes first.
+# Channels that oneDNN takes together. Of fewer, where a CPU has AVX2 and no more, version 3.12 writes past the end of
+# its memory when it finds the weights' gradient of a 1x1 convolution with a stride: here the stride comes first.
 BLOCK = 8
 
 
