@@ -40,7 +40,6 @@ class Conv2d(nn.Conv2d):
             return out
         return super().forward(input)
 
-
     @property
     def _strided_1x1(self) -> bool:
         return self.kernel_size == (1, 1) and self.stride != (1, 1) and self.padding == (0, 0)
