@@ -40,8 +40,8 @@ class HeldOutConfig(EvaluatorConfig):
 
     def build(self) -> "HeldOut":
         """The evaluator, its data opened."""
-        objective = self.objective.build()  # type: ignore[attr-defined]
-        return HeldOut(self.data.build(), objective, self.name or self.objective.kind, self.batch_size)
+        name: str = self.name or self.objective.kind  # type: ignore[attr-defined]
+        return HeldOut(self.data.build(), self.objective.build(), name, self.batch_size)
 
 
 class HeldOut(Evaluator):
