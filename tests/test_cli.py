@@ -23,6 +23,7 @@ from pictura.data.scenes import ScenesConfig
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.vit import ViTConfig
 from pictura.recipe import read_recipe
+from pictura.verbs import classify
 from pictura.weights.folder import save_folder
 from tests.tiny import RETRIEVAL, command, environment, pictura, write_tiny
 
@@ -496,7 +497,7 @@ BUGS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("name", BUGS)
 def test_a_bug_of_ours_is_shown_whole(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever finds it, even where it happens to be a ValueError."""
-    monkeypatch.setattr(cli, "bar", lambda share: BUGS[name]())
+    monkeypatch.setattr(classify, "bar", lambda share: BUGS[name]())
     with pytest.raises((ValueError, ArithmeticError, TypeError)):
         main(["classify", "runs/demo/model", "a.png", "--labels", "a,b"])
 
@@ -541,6 +542,6 @@ def test_ctrl_c_outside_of_training(
     def interrupted(share: float) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "bar", interrupted)
+    monkeypatch.setattr(classify, "bar", interrupted)
     assert main(["classify", "runs/demo/model", "a.png", "--labels", "a,b"]) == 130
     assert capsys.readouterr().err == "pictura classify: interrupted\n"

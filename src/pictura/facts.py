@@ -6,7 +6,7 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pictura.config import kinds, sized
 from pictura.data.batches import Batch, prefetch
 from pictura.data.source import Source, SourceConfig
+from pictura.evaluation.prompts import sets
 from pictura.models.base import ImageTowerConfig, ModelConfig
 from pictura.models.vild import ViLD, ViLDConfig
 from pictura.models.vilt import ViLT, ViLTConfig
@@ -35,11 +36,13 @@ TITLES = {
     "models": "Models: `model: {kind: KIND, size: SIZE}` in a recipe; towers, from clip_resnet on: `model.image`",
     "recipes": "Recipes: pictura train NAME",
     "data": "Data: `data: {kind: NAME, …}` in a recipe",
+    "prompts": "Sets of prompts: --templates NAME of classify, --sets of prompts, `templates` in a recipe",
 }
 HEADS = {
     "models": ("kind and size", "parameters", "GFLOPs, once through", "paper"),
     "recipes": (),
     "data": (),
+    "prompts": (),
 }
 COUNTS = resources.files("pictura") / "models" / "counts.json"  # by .venv/bin/python -m tests.test_facts
 TIMED = 4  # steps
@@ -221,6 +224,11 @@ def data() -> dict[str, str]:
     return {kind: head(cls) for kind, cls in kinds(SourceConfig).items()}
 
 
+def prompts() -> dict[str, str]:
+    """Every set of prompts that comes with the package: how many templates, for what, and whose."""
+    return {name: f"{len(one.templates)}: {one.about}" for name, one in sets().items()}
+
+
 def head(cls: type) -> str:
     """The first sentence on `cls`, without its name."""
     words = about(cls)
@@ -234,4 +242,7 @@ def about(cls: type) -> str:
 
 def catalogue(what: str) -> Mapping[str, Any]:
     """What `pictura list` shows."""
-    return models() if what == "models" else recipes() if what == "recipes" else data()
+    every: dict[str, Callable[[], Mapping[str, Any]]] = {
+        "models": models, "recipes": recipes, "data": data, "prompts": prompts,
+    }  # fmt: skip
+    return every[what]()

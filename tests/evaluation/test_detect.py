@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pictura.data.text import Tokenizer
 from pictura.evaluation.detect import beside, looking, query_for, vocabulary
 from pictura.evaluation.embed import Embedder
-from pictura.evaluation.prompts import SETS, fill
+from pictura.evaluation.prompts import fill, sets
 from pictura.evaluation.ready import Pictura
 from pictura.models.clip import CLIP
 from pictura.recipe import name_classes
@@ -70,6 +70,6 @@ def test_templates_may_be_a_set_by_its_name(model: CLIP, tokenizer: Tokenizer) -
     detector, embedder = named(model, tokenizer, "old_tree")
     detector.config = replace(detector.config, templates="scene")
     name_classes(detector, detector.config, Embedder(model, tokenizer))
-    wanted = F.normalize(embedder.texts([fill(one, "old tree") for one in SETS["scene"]]).mean(0), dim=0)
+    wanted = F.normalize(embedder.texts([fill(one, "old tree") for one in sets()["scene"].templates]).mean(0), dim=0)
     for vector in vocabulary(embedder, ["old_tree", "old tree"])[0]:
         assert (vector - wanted).abs().max() < 1e-5, "trained on or not"

@@ -1,24 +1,26 @@
+import json
 import re
+from pathlib import Path
 
 import pytest
 
-from pictura.evaluation.prompts import SETS, fill, spoken, templates_of
+from pictura.evaluation.prompts import fill, prompts_of, sets, spoken, templates_of
 
 
 def test_the_named_sets_are_the_published_ones() -> None:
     metadata = pytest.importorskip("open_clip.zero_shot_metadata")
-    assert SETS["imagenet"] == tuple(template("{}") for template in metadata.OPENAI_IMAGENET_TEMPLATES)
-    assert SETS["simple"] == tuple(template("{}") for template in metadata.SIMPLE_IMAGENET_TEMPLATES)
+    assert sets()["imagenet"].templates == tuple(template("{}") for template in metadata.OPENAI_IMAGENET_TEMPLATES)
+    assert sets()["simple"].templates == tuple(template("{}") for template in metadata.SIMPLE_IMAGENET_TEMPLATES)
 
 
 def test_the_scene_set_is_vilds() -> None:
-    assert len(set(SETS["scene"])) == len(SETS["scene"]) == 63
-    assert [fill(template, "Owl") for template in SETS["scene"] if "scene" in template] == [
+    assert len(set(sets()["scene"].templates)) == len(sets()["scene"].templates) == 63
+    assert [fill(template, "Owl") for template in sets()["scene"].templates if "scene" in template] == [
         "There is an Owl in the scene.", "There is the Owl in the scene.", "This is a photo of an Owl in the scene.",
         "This is a photo of the Owl in the scene.", "This is a photo of one Owl in the scene.",
     ]  # fmt: skip
-    assert fill(SETS["scene"][0], "dog") == "There is a dog in the scene."
-    slots = {slot for template in SETS["scene"] for slot in re.findall(r"{\w*}", template)}
+    assert fill(sets()["scene"].templates[0], "dog") == "There is a dog in the scene."
+    slots = {slot for template in sets()["scene"].templates for slot in re.findall(r"{\w*}", template)}
     assert slots == {"{}", "{article}"}
 
 
@@ -27,7 +29,7 @@ def test_names_are_said_as_people_say_them() -> None:
 
 
 def test_every_set_has_slots() -> None:
-    assert all(template.count("{}") == 1 for templates in SETS.values() for template in templates)
+    assert all(template.count("{}") == 1 for prompts in sets().values() for template in prompts.templates)
 
 
 def test_choices() -> None:
@@ -38,7 +40,7 @@ def test_choices() -> None:
 
 @pytest.mark.parametrize(
     ("choice", "said"),
-    [("phto", "no set"), (("a {}", "a dog"), "'a dog' has no {}"), ((), "none given"), ("a {0}", "no set")],
+    [("phto", "did you mean photo"), (("a {}", "a dog"), "'a dog' has no {}"), ((), "none given"), ("a {0}", "no set")],
 )
 def test_a_template_without_a_slot_is_refused(choice: str | tuple[str, ...], said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("{", r"\{").replace("}", r"\}")):
@@ -48,3 +50,33 @@ def test_a_template_without_a_slot_is_refused(choice: str | tuple[str, ...], sai
 def test_braces_elsewhere_are_left_alone() -> None:
     assert fill("a {} {x} 100%", "set {0} {}") == "a set {0} {} {x} 100%"
     assert fill("{article} {}", "{article} {}") == "a {article} {}"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"templates": ["a {}"], "weights": [1, 2]}, "weights: 2 of them, and 1 templates"),
+        ({"templates": ["a {}"], "weights": [0]}, "weights: they must not be negative and not all zero"),
+        ({"templates": ["a dog"]}, "templates: 'a dog' has no {} where the class name goes"),
+        ({"templates": []}, "templates: none given"),
+        ({"descriptions": {"dog": []}}, "descriptions: none given of 'dog'"),
+        ({"share": 2}, "share: 2.0 is no share"),
+        ({"temperature": 0}, "temperature: 0.0 must be above zero"),
+        ({"template": ["a {}"]}, "did you mean templates?"),
+    ],
+)
+def test_a_file_of_prompts_that_cannot_be(given: dict[str, object], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(json.dumps(given))
+    with pytest.raises(ValueError) as caught:
+        prompts_of(path)
+    assert said in str(caught.value) and "p.yaml" in str(caught.value)
+
+
+def test_a_file_of_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("templates: ['a {}', 'the {}']\nweights: [1, 3]\ndescriptions: {dog: [hound, pup]}\n")
+    found = prompts_of(str(path))
+    assert found == prompts_of(path) and found.shares == (0.25, 0.75)
+    assert found.phrases("dog") == ("hound", "pup") and found.phrases("cat") == ("cat",)
+    assert prompts_of(found) is found

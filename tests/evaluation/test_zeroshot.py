@@ -2,14 +2,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from pictura.config import load
 from pictura.data.text import Tokenizer
 from pictura.evaluation.base import EvaluatorConfig
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Confusion, Gallery
+from pictura.evaluation.prompts import Prompts, fill
 from pictura.evaluation.report import write_report
-from pictura.evaluation.zeroshot import ZeroShot, ZeroShotConfig, classifier
+from pictura.evaluation.zeroshot import Classifier, ZeroShot, ZeroShotConfig, classifier
 from pictura.models.clip import CLIP
 from tests.evaluation.conftest import Made
 
@@ -114,3 +116,54 @@ def test_a_recipe_names_it_by_kind() -> None:
     assert config.templates == ("a {}", "{}")
     with pytest.raises(ValueError, match="templates"):
         load(EvaluatorConfig, {"kind": "zeroshot", "data": scenes, "templates": ["a dog"]})
+
+
+def test_probabilities_averaged_and_weighted_are_those_of_a_loop(embedder: Embedder) -> None:
+    prompts = Prompts(templates=("a {}", "the {}", "{}"), weights=(1, 2, 5), average="probabilities")
+    x = embedder.images(Made(5))
+    expected = torch.zeros(5, 2)
+    for template, weight in zip(prompts.templates, (1, 2, 5), strict=True):
+        own = embedder.texts([fill(template, name) for name in ("dog", "cat")])
+        expected += weight / 8 * (embedder.scale * x @ own.T).softmax(1)
+    asked = Classifier.of(embedder, ("dog", "cat"), prompts)
+    torch.testing.assert_close((asked.scale * asked.scores(x)).softmax(1), expected)
+
+
+def test_weighted_vectors_are_those_of_a_loop(embedder: Embedder) -> None:
+    prompts = Prompts(templates=("a {}", "the {}"), weights=(1, 3))
+    one, other = (embedder.texts([fill(t, name) for name in ("dog", "cat")]) for t in prompts.templates)
+    expected = torch.nn.functional.normalize(0.25 * one + 0.75 * other, dim=1).T
+    torch.testing.assert_close(Classifier.of(embedder, ("dog", "cat"), prompts).vectors[0], expected)
+
+
+def test_descriptions_stand_for_the_name(embedder: Embedder) -> None:
+    prompts = Prompts(templates=("a {}", "the {}"), descriptions={"dog": ("red dog", "old dog", "dog")})
+    texts = [f"{article} {phrase}" for phrase in ("red dog", "old dog", "dog") for article in ("a", "the")]
+    dog = torch.nn.functional.normalize(embedder.texts(texts).mean(0), dim=0)
+    found = Classifier.of(embedder, ("cat", "dog"), prompts).vectors[0]
+    torch.testing.assert_close(found[:, 1], dog)
+    torch.testing.assert_close(found[:, :1], classifier(embedder, ("cat",), ("a {}", "the {}")))
+
+
+def test_examples_stand_beside_the_words(embedder: Embedder, tmp_path: Path) -> None:
+    """A multimodal prompt: words with a picture of what is meant."""
+    for i in range(2):
+        Image.fromarray(Made(2)[i]["image"]).save(tmp_path / f"{i}.png")
+    paths = (tmp_path / "0.png", tmp_path / "1.png")
+    found = Classifier.of(embedder, ("cat", "dog"), Prompts(examples={"dog": paths}, share=0.3)).vectors[0]
+    shown = torch.nn.functional.normalize(embedder.images(paths).mean(0), dim=0)
+    dog = torch.nn.functional.normalize(0.3 * embedder.texts("dog")[0] + 0.7 * shown, dim=0)
+    torch.testing.assert_close(found[:, 1], dog)
+    with pytest.raises(ValueError, match="'bird' is none of the classes"):
+        Classifier.of(embedder, ("cat", "dog"), Prompts(examples={"bird": paths}))
+
+
+def test_the_nearest_class_but_one(embedder: Embedder) -> None:
+    asked = Classifier.of(embedder, NAMES, Prompts(templates=("a {}", "the {}"), average="probabilities"))
+    x, but = embedder.images(Made(4)), torch.tensor([0, 1, 6, 3])
+    expected = [
+        sum(max(float(x[i] @ own[:, c]) for c in range(7) if c != but[i]) for own in asked.vectors) / 2
+        for i in range(4)
+    ]
+    torch.testing.assert_close(asked.highest(x, but), torch.tensor(expected))
+    assert (asked.highest(x) >= asked.highest(x, but)).all()

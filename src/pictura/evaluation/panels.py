@@ -15,6 +15,8 @@ from pictura.evaluation.charts import Series, chart, heat_map
 THUMBNAIL = 160  # pixels on the longer side: sharp at the size shown, and a hundred of them stay under a megabyte
 LONGEST_TEXT = 400  # characters shown of any one text
 CONFUSED = 12  # pairs listed beside a confusion matrix
+BEGIN = ("top", "R@", "mean_per_class", "accuracy", "half_width", "within_")  # metrics that are shares, by their words
+SHARES = frozenset({"chance", "text", "image", "group", "dip", "fooled", "passed", "refused", "separation"})
 CLASSES_DRAWN = 40  # as many as leave room for their names
 
 
@@ -30,7 +32,8 @@ def shown(name: str, value: float) -> str:
     """A metric as a person writes it: shares in per cent, everything else with four figures."""
     if not math.isfinite(value):
         return "not finite"
-    if name.rsplit("/", 1)[-1].startswith(("top", "R@", "mean_per_class", "accuracy", "half_width")):
+    leaf = name.rsplit("/", 1)[-1]
+    if leaf in SHARES or leaf.startswith(BEGIN):
         return f"{100 * value:.1f} %"
     if value == int(value) and abs(value) < 1e6:
         return f"{int(value)}"

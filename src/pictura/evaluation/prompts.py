@@ -1,90 +1,110 @@
-"""Prompt templates for zero-shot classification, by name (Radford et al. 2021, section 3.1.4; openai/CLIP, notebooks).
+"""What is said of each class in zero-shot classification (Radford et al. 2021, section 3.1.4), as a file says it.
 
-Every template has one slot, `{}`, for the class name, and may have `{article}`, for the "a" or "an" that suits it.
+The sets that come with the package are such files, in `prompts/`. A template has one slot, `{}`, for the class name, or
+for each of its `descriptions`, and may have `{article}`, for the "a" or "an" that suits it.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Literal
 
-# fmt: off
-SETS: dict[str, tuple[str, ...]] = {
-    "plain": ("{}",),
-    "photo": ("a photo of a {}.",),
-    # the seven that the paper's authors found to do as well as all eighty
-    "simple": (
-        "itap of a {}.",
-        "a bad photo of the {}.",
-        "a origami {}.",
-        "a photo of the large {}.",
-        "a {} in a video game.",
-        "art of the {}.",
-        "a photo of the small {}.",
-    ),
-    "imagenet": (
-        "a bad photo of a {}.", "a photo of many {}.", "a sculpture of a {}.", "a photo of the hard to see {}.",
-        "a low resolution photo of the {}.", "a rendering of a {}.", "graffiti of a {}.", "a bad photo of the {}.",
-        "a cropped photo of the {}.", "a tattoo of a {}.", "the embroidered {}.", "a photo of a hard to see {}.",
-        "a bright photo of a {}.", "a photo of a clean {}.", "a photo of a dirty {}.", "a dark photo of the {}.",
-        "a drawing of a {}.", "a photo of my {}.", "the plastic {}.", "a photo of the cool {}.",
-        "a close-up photo of a {}.", "a black and white photo of the {}.", "a painting of the {}.",
-        "a painting of a {}.", "a pixelated photo of the {}.", "a sculpture of the {}.", "a bright photo of the {}.",
-        "a cropped photo of a {}.", "a plastic {}.", "a photo of the dirty {}.", "a jpeg corrupted photo of a {}.",
-        "a blurry photo of the {}.", "a photo of the {}.", "a good photo of the {}.", "a rendering of the {}.",
-        "a {} in a video game.", "a photo of one {}.", "a doodle of a {}.", "a close-up photo of the {}.",
-        "a photo of a {}.", "the origami {}.", "the {} in a video game.", "a sketch of a {}.", "a doodle of the {}.",
-        "a origami {}.", "a low resolution photo of a {}.", "the toy {}.", "a rendition of the {}.",
-        "a photo of the clean {}.", "a photo of a large {}.", "a rendition of a {}.", "a photo of a nice {}.",
-        "a photo of a weird {}.", "a blurry photo of a {}.", "a cartoon {}.", "art of a {}.", "a sketch of the {}.",
-        "a embroidered {}.", "a pixelated photo of a {}.", "itap of the {}.", "a jpeg corrupted photo of the {}.",
-        "a good photo of a {}.", "a plushie {}.", "a photo of the nice {}.", "a photo of the small {}.",
-        "a photo of the weird {}.", "the cartoon {}.", "art of the {}.", "a drawing of the {}.",
-        "a photo of the large {}.", "a black and white photo of a {}.", "the plushie {}.", "a dark photo of a {}.",
-        "itap of a {}.", "graffiti of the {}.", "a toy {}.", "itap of my {}.", "a photo of a cool {}.",
-        "a photo of a small {}.", "a tattoo of the {}.",
-    ),
-    # the 63 of ViLD (Gu et al. 2022; released code): of things in a larger picture
-    "scene": (
-        "There is {article} {} in the scene.", "There is the {} in the scene.", "a photo of {article} {} in the scene.",
-        "a photo of the {} in the scene.", "a photo of one {} in the scene.", "itap of {article} {}.", "itap of my {}.",
-        "itap of the {}.", "a photo of {article} {}.", "a photo of my {}.", "a photo of the {}.", "a photo of one {}.",
-        "a photo of many {}.", "a good photo of {article} {}.", "a good photo of the {}.",
-        "a bad photo of {article} {}.", "a bad photo of the {}.", "a photo of a nice {}.", "a photo of the nice {}.",
-        "a photo of a cool {}.", "a photo of the cool {}.", "a photo of a weird {}.", "a photo of the weird {}.",
-        "a photo of a small {}.", "a photo of the small {}.", "a photo of a large {}.", "a photo of the large {}.",
-        "a photo of a clean {}.", "a photo of the clean {}.", "a photo of a dirty {}.", "a photo of the dirty {}.",
-        "a bright photo of {article} {}.", "a bright photo of the {}.", "a dark photo of {article} {}.",
-        "a dark photo of the {}.", "a photo of a hard to see {}.", "a photo of the hard to see {}.",
-        "a low resolution photo of {article} {}.", "a low resolution photo of the {}.",
-        "a cropped photo of {article} {}.", "a cropped photo of the {}.", "a close-up photo of {article} {}.",
-        "a close-up photo of the {}.", "a jpeg corrupted photo of {article} {}.", "a jpeg corrupted photo of the {}.",
-        "a blurry photo of {article} {}.", "a blurry photo of the {}.", "a pixelated photo of {article} {}.",
-        "a pixelated photo of the {}.", "a black and white photo of the {}.",
-        "a black and white photo of {article} {}.", "a plastic {}.", "the plastic {}.", "a toy {}.", "the toy {}.",
-        "a plushie {}.", "the plushie {}.", "a cartoon {}.", "the cartoon {}.", "an embroidered {}.",
-        "the embroidered {}.", "a painting of the {}.", "a painting of a {}.",
-    ),
-}
-# fmt: on
-SETS["scene"] = tuple(f"This is {one}" if one.startswith(("a", "the")) else one for one in SETS["scene"])  # its code
+from pictura.config import Config, load
+from pictura.config.messages import nearest
+
+PROMPTS = resources.files("pictura") / "prompts"
 
 
-def templates_of(choice: str | Sequence[str]) -> tuple[str, ...]:
-    """A set's name, one template, or several -> templates. ValueError for one without a slot, or an unknown name."""
-    if isinstance(choice, str):
-        if choice in SETS:
-            return SETS[choice]
-        if "{}" not in choice:
-            sets = ", ".join(SETS)
-            raise ValueError(f"templates: {choice!r} is no set ({sets}) and has no {{}} where the class name goes")
-        return (choice,)
-    if not choice:
-        raise ValueError("templates: none given; '{}' alone uses the bare class name")
-    for template in choice:
-        if "{}" not in template:
-            example = "a photo of a {}."
-            raise ValueError(
-                f"templates: {template!r} has no {{}} where the class name goes; write it as in {example!r}"
-            )
-    return tuple(choice)
+@dataclass(frozen=True, kw_only=True)
+class Prompts(Config):
+    """Sentences about classes, and how what they say is put together.
+
+    weights: of the templates, equal by default. average: of the sentences' `vectors`, one classifier as quick as one
+    sentence's, or of the `probabilities` that each template by itself gives.
+    descriptions: {class: phrases} that stand for its name, such as what it looks like (Menon and Vondrick 2023) or its
+    synonyms. examples: {class: picture files}, whose vectors' mean makes up the `share` of the class's vector that the
+    texts leave.
+    temperature: that the cosines are divided by before a softmax, by default the model's own. known: (slope, offset) of
+    a logistic curve on a picture's highest cosine, which gives the chance that it is of any of the classes.
+    """
+
+    about: str = ""
+    templates: tuple[str, ...] = ("{}",)
+    weights: tuple[float, ...] = ()
+    average: Literal["vectors", "probabilities"] = "vectors"
+    descriptions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    examples: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    share: float = 0.5
+    temperature: float | None = None
+    known: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.templates:
+            raise ValueError("templates: none given; '{}' alone uses the bare class name")
+        for template in self.templates:
+            if "{}" not in template:
+                example = "a photo of a {}."
+                raise ValueError(
+                    f"templates: {template!r} has no {{}} where the class name goes; write it as in {example!r}"
+                )
+        if self.weights and len(self.weights) != len(self.templates):
+            raise ValueError(f"weights: {len(self.weights)} of them, and {len(self.templates)} templates")
+        if self.weights and not (min(self.weights) >= 0 and 0 < sum(self.weights) < math.inf):
+            raise ValueError("weights: they must not be negative and not all zero")
+        if empty := next((name for name, phrases in self.descriptions.items() if not phrases), None):
+            raise ValueError(f"descriptions: none given of {empty!r}; leave it out, and its name is used")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share: {self.share} is no share, from 0 to 1")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature: {self.temperature} must be above zero; CLIP's own is 0.01")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The templates' weights, which sum to 1."""
+        weights = self.weights or (1.0,) * len(self.templates)
+        return tuple(weight / sum(weights) for weight in weights)
+
+    def phrases(self, name: str) -> tuple[str, ...]:
+        """What goes into the slots for a class."""
+        return self.descriptions.get(name, (name,))
+
+
+@cache
+def sets() -> dict[str, Prompts]:
+    """The sets that come with the package, by name."""
+    files = sorted((file for file in PROMPTS.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    found = dict[str, Prompts]()
+    for file in files:
+        with resources.as_file(file) as path:
+            found[path.stem] = load(Prompts, path)
+    return found
+
+
+def prompts_of(choice: str | Path | Sequence[str] | Prompts) -> Prompts:
+    """A set's name, a .yaml file, one template or several -> prompts. ValueError for one without a slot, or an unknown
+    name."""
+    if isinstance(choice, Prompts):
+        return choice
+    if isinstance(choice, Path) or (isinstance(choice, str) and choice.endswith((".yaml", ".yml"))):
+        return load(Prompts, Path(choice))
+    if not isinstance(choice, str):
+        return Prompts(templates=tuple(choice))
+    if choice in sets():
+        return sets()[choice]
+    if "{}" not in choice:
+        hint = nearest(choice, sets())
+        raise ValueError(
+            f"templates: {choice!r} is no set ({', '.join(sets())}) and has no {{}} where the class name goes{hint}"
+        )
+    return Prompts(templates=(choice,))
+
+
+def templates_of(choice: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """As `prompts_of`, the templates alone."""
+    return prompts_of(choice).templates
 
 
 def spoken(name: str) -> str:

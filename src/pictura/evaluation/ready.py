@@ -18,15 +18,17 @@ from pictura.evaluation.detect import check_detects, detected, expanded, query_f
 from pictura.evaluation.embed import Asked, Embedder, Picture, Pictures
 from pictura.evaluation.labelled import words
 from pictura.evaluation.pointing import drawn, word_maps
-from pictura.evaluation.prompts import templates_of
+from pictura.evaluation.prompts import Prompts, prompts_of
 from pictura.evaluation.questions import check_task
 from pictura.evaluation.reading import check_head
 from pictura.evaluation.rerank import check_matches, pair_scores
-from pictura.evaluation.zeroshot import classifier
+from pictura.evaluation.zeroshot import Classifier
 from pictura.layers.linear import runs_here
 from pictura.models.vild_finding import Query
 from pictura.models.vilt import ViLT
 from pictura.weights.foreign import load_model
+
+NONE = "none of these"  # a label of what is of no class
 
 
 class Pictura:
@@ -64,12 +66,14 @@ class Pictura:
         self,
         images: Sequence[Picture],
         labels: Sequence[str] | None = None,
-        templates: str | tuple[str, ...] = "plain",
+        templates: str | Path | tuple[str, ...] | Prompts = "plain",
     ) -> list[dict[str, float]]:
         """For each picture, the probability of each label, by zero-shot classification (Radford et al. 2021, 3.1).
 
-        `templates`: a set's name (plain, photo, simple, imagenet, scene), or sentences with {} where the label goes.
-        Without labels, a classifier's own head answers, with the names of its classes, or their numbers.
+        `templates`: a set's name (plain, photo, simple, imagenet, …), sentences with {} where the label goes, or a
+        .yaml file of prompts, such as `pictura prompts` writes. Where that says how `known` classes are told from
+        others, the answer has "none of these", too. Without labels, a classifier's own head answers, with the names of
+        its classes, or their numbers.
         """
         if labels is None:
             check_head(self.model)
@@ -81,8 +85,14 @@ class Pictura:
                 raise ValueError(f"labels: at least two different ones are needed, got {', '.join(labels) or 'none'}")
             if self.tokenizer is None:
                 raise ValueError("labels: this model reads no texts; leave them out, and its own head answers")
-            classes = classifier(self.embedder, labels, templates_of(templates))
-            scores = self.embedder.scale * self.embedder.images(images) @ classes
+            prompts = prompts_of(templates)
+            asked, features = Classifier.of(self.embedder, labels, prompts), self.embedder.images(images)
+            scores = asked.scale * asked.scores(features)
+            if prompts.known is not None:
+                slope, offset = prompts.known
+                known = (slope * asked.highest(features) + offset).sigmoid()[:, None]
+                rows = torch.cat([known * scores.softmax(1), 1 - known], 1).tolist()
+                return [dict(zip((*labels, NONE), row, strict=True)) for row in rows]
         return [dict(zip(labels, row, strict=True)) for row in scores.softmax(1).tolist()]
 
     def ask(self, images: Sequence[Picture], questions: Sequence[str]) -> list[dict[str, float]]:

@@ -1,0 +1,8 @@
+"""The verbs of the command, a file each: `ABOUT` it in one line, `EXAMPLES` that run, its `arguments`, and its
+`answer`, which does it, shows it, and gives what `--json` prints. A verb imports what it needs when it answers, so that
+`-h` is immediate.
+"""
+
+VERBS = (
+    "demo", "train", "evaluate", "prompts", "classify", "ask", "detect", "teach", "embed", "convert", "plan", "list",
+)  # fmt: skip
