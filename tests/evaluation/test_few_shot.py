@@ -1,8 +1,8 @@
 import math
-import re
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,15 +11,19 @@ import torch.nn.functional as F
 from pictura.config import load
 from pictura.data.source import Source
 from pictura.evaluation import few_shot
+from pictura.evaluation.adapters import Method, learnt
 from pictura.evaluation.base import EvaluatorConfig
 from pictura.evaluation.embed import Embedder
-from pictura.evaluation.few_shot import FewShot, FewShotConfig, Rise, draw, half_width, student, top1
+from pictura.evaluation.few_shot import FewShot, FewShotConfig, draw, top1
 from pictura.evaluation.panels import Table
 from pictura.evaluation.report import write_report
+from pictura.evaluation.rise import Rise
+from pictura.evaluation.zeroshot import ZeroShot, classifier
 from tests.evaluation.conftest import Made
 from tests.evaluation.test_probe import NAMES, Coloured, naive
 
 SHOTS = (1, 2, 4)
+METHODS: tuple[Method, ...] = ("ridge", "logistic", "prompt_ridge", "prompt_logistic", "cache")
 
 
 # Draws
@@ -55,40 +59,6 @@ def test_every_picture_is_drawn_as_often_as_another() -> None:
     assert counts.min() > 520 and counts.max() < 680, "600 are expected, with a deviation of 20"
 
 
-# The interval
-
-
-def test_students_t_is_that_of_printed_tables() -> None:
-    """Fisher and Yates; the digits of Abramowitz and Stegun 1964, table 26.10, where a row is there."""
-    for freedom, value in (
-        (1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (6, 2.447), (7, 2.365), (8, 2.306), (9, 2.262),
-        (10, 2.228), (14, 2.145), (15, 2.131), (20, 2.086), (29, 2.045), (30, 2.042), (60, 2.000), (120, 1.980),
-    ):  # fmt: skip
-        assert student(freedom) == pytest.approx(value, abs=5.1e-4)
-    assert student(4, 0.99) == pytest.approx(4.604, abs=5.1e-4)
-    assert student(100_001) == pytest.approx(1.95997, abs=1e-4)
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 5, 8])
-def test_between_its_bounds_lies_its_share(freedom: int) -> None:
-    """By the density, summed in small steps."""
-    bound = student(freedom, 0.9)
-    norm = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / math.sqrt(freedom * math.pi)
-    steps = 20_000
-    inside = 0.0
-    for i in range(steps):
-        t = bound * (i + 0.5) / steps
-        inside += norm * (1 + t * t / freedom) ** (-(freedom + 1) / 2) * 2 * bound / steps
-    assert inside == pytest.approx(0.9, abs=1e-6)
-
-
-def test_the_interval_holds_the_mean_of_a_normal_variable_95_times_in_100() -> None:
-    values = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0)).double()
-    held = sum(abs(sum(row)) / 4 <= half_width(row) for row in values.tolist()) / 4000
-    assert 0.94 < held < 0.96
-    assert half_width([0.5, 0.5]) == 0
-
-
 # The classifier
 
 
@@ -111,7 +81,7 @@ def test_answers_are_those_of_a_plain_solve_in_any_blocks(
         assert 0.3 < expected < 1
         for block in (7, 1000):
             monkeypatch.setattr(few_shot, "BLOCK", block)
-            assert top1(x, label, asked, wanted, 4, l2) == expected
+            assert top1(learnt("ridge", x, label, 4, l2, None), asked, wanted) == expected
 
 
 # The evaluator
@@ -172,7 +142,8 @@ def test_another_layer_another_number(embedder: Embedder) -> None:
     assert first != last
     label, x, asked = train.labels(), embedder.images(train, 0), embedder.images(test, 0)
     expected = [
-        top1(x[some], label[some], asked, test.labels(), 3, 1.0) for some in (draw(label, 4, 0, i) for i in (0, 1))
+        top1(learnt("ridge", x[some], label[some], 3, 1.0, None), asked, test.labels())
+        for some in (draw(label, 4, 0, i) for i in (0, 1))
     ]
     assert first == sum(expected) / 2
 
@@ -193,6 +164,106 @@ def test_a_broken_model_is_never_right(embedder: Embedder, monkeypatch: pytest.M
         monkeypatch.setattr(embedder.model, "encode_image", lambda image, v=value: torch.full((len(image), 24), v))
         values = dict(FewShot(source, source, shots=SHOTS).run(embedder))
         assert set(values.values()) == {0}
+
+
+# Several methods
+
+
+def test_each_method_is_measured_by_itself_beside_zero_shot(embedder: Embedder, tmp_path: Path) -> None:
+    train, test = Coloured(60, broken=(3,)), Coloured(40, first=100, names=("blue", "red", "green"), broken=(0, 9))
+    evaluator = FewShot(train, test, shots=SHOTS, draws=2, methods=METHODS, templates=("a {}", "the {}"), name="n")
+    assert evaluator.panels() == []
+    values = dict(evaluator.run(embedder))
+    asked_in_words = dict(ZeroShot(test, ("a {}", "the {}")).run(embedder))
+    assert values["few_shot/n/zeroshot/top1"] == asked_in_words["zeroshot/top1"]
+    x, asked, label = embedder.images(train), embedder.images(test), train.labels()
+    wanted = torch.tensor([2, 0, 1])[test.labels()]
+    words = classifier(embedder, NAMES, ("a {}", "the {}")), embedder.scale
+    expected = {"few_shot/n/zeroshot/top1": asked_in_words["zeroshot/top1"]}
+    for method in METHODS:
+        means = []
+        for n in SHOTS:
+            drawn = [draw(label, n, 0, i) for i in range(2)]
+            shares = [top1(learnt(method, x[i], label[i], 3, 1.0, words), asked, wanted) for i in drawn]
+            means.append(sum(shares) / 2)
+            expected[f"few_shot/n/{method}/{n}/top1"] = means[-1]
+            expected[f"few_shot/n/{method}/{n}/half_width"] = 12.7062 * abs(shares[0] - shares[1]) / 2
+        expected[f"few_shot/n/{method}/dip"] = max(0.0, asked_in_words["zeroshot/top1"] - min(means))
+    assert list(values) == list(expected)
+    assert values == pytest.approx(expected, rel=1e-5)
+    assert len({tuple(values[f"few_shot/n/{m}/{n}/top1"] for n in SHOTS) for m in METHODS}) > 2, "they differ"
+    plain = dict(FewShot(train, test, shots=SHOTS, draws=2).run(embedder))
+    assert [plain[f"few_shot/{n}/top1"] for n in SHOTS] == [values[f"few_shot/n/ridge/{n}/top1"] for n in SHOTS]
+    chart, beside, table = evaluator.panels()
+    assert isinstance(chart, Rise) and isinstance(beside, Table) and isinstance(table, Table)
+    assert list(chart.lines) == list(METHODS) and chart.level == ("zeroshot", values["few_shot/n/zeroshot/top1"])
+    assert [row[:2] for row in table.rows] == [(method, n) for method in METHODS for n in SHOTS]
+    assert [row[0] for row in beside.rows] == list(METHODS)
+    write_report(tmp_path / "r.html", title="t", metrics=values, panels=evaluator.panels())
+
+
+def test_where_a_method_overtakes_zero_shot() -> None:
+    source = Coloured(9)
+    evaluator = FewShot(source, source, shots=SHOTS, draws=1, methods=("ridge", "zeroshot"))
+    evaluator.level = 0.5
+    for shares, said, dip in (
+        ((0.6, 0.5, 0.7), "1", 0.0),
+        ((0.3, 0.5, 0.7), "2", 0.2),
+        ((0.6, 0.4, 0.7), "4", 0.1),
+        ((0.6, 0.7, 0.4), "more than 4", 0.1),
+    ):
+        evaluator.found = {"ridge": {n: [share] for n, share in zip(SHOTS, shares, strict=True)}}
+        assert evaluator.overtakes("ridge") == said
+        assert evaluator.dip("ridge") == pytest.approx(dip)
+        assert evaluator.panels()[1].rows == [("ridge", f"{100 * dip:.1f}", said)]  # type: ignore[attr-defined]
+
+
+def test_the_curve_that_falls_below_zero_shot_needs_no_remedy(embedder: Embedder) -> None:
+    train, test = Coloured(60), Coloured(40, first=100)
+    values = dict(FewShot(train, test, shots=(2,), draws=1, methods=("zeroshot", "ridge")).run(embedder))
+    assert list(values) == ["few_shot/zeroshot/top1", "few_shot/ridge/2/top1", "few_shot/ridge/dip"]
+    values = dict(FewShot(train, test, shots=(2,), draws=1, methods=("logistic",)).run(embedder))
+    assert list(values) == ["few_shot/logistic/2/top1"], "without words, nothing is asked by words"
+
+
+def test_names_of_classes_without_a_picture_are_not_chosen(embedder: Embedder) -> None:
+    wanted = dict(FewShot(Coloured(60), Coloured(40, 100), shots=(1, 4), draws=1, methods=METHODS).run(embedder))
+    names = (*NAMES, "yellow")
+    more = FewShot(Coloured(60, names=names), Coloured(40, 100, names), shots=(1, 4), draws=1, methods=METHODS)
+    assert dict(more.run(embedder)) == pytest.approx(wanted)
+    bare = FewShot(
+        Coloured(60, names=()), Coloured(40, 100, names=()), shots=(1, 4), draws=1, methods=METHODS, class_names=NAMES
+    )
+    assert dict(bare.run(embedder)) == wanted
+    others = ("green", "blue", "red")
+    given = dict(
+        FewShot(Coloured(60), Coloured(40, 100), shots=(1,), methods=("cache",), class_names=others).run(embedder)
+    )
+    plain = dict(ZeroShot(Coloured(40, 100), class_names=others).run(embedder))
+    assert given["few_shot/zeroshot/top1"] == plain["zeroshot/top1"] != wanted["few_shot/zeroshot/top1"]
+
+
+def test_no_method_makes_a_broken_model_right(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Made(30, labels=[i % 3 for i in range(30)], names=NAMES)
+    for value in (torch.nan, 1.0):
+        monkeypatch.setattr(embedder.model, "encode_image", lambda image, v=value: torch.full((len(image), 24), v))
+        monkeypatch.setattr(embedder.model, "encode_text", lambda text: torch.ones(len(text), 24))
+        values = dict(FewShot(source, source, shots=(1, 4), draws=2, methods=METHODS).run(embedder))
+        assert set(values.values()) == {0}
+
+
+def test_methods_with_words_need_them(embedder: Embedder) -> None:
+    for class_names, said in (((), "^few_shot: needs at least two class names"), (("a", "a", "b"), "'a' names two")):
+        source = Coloured(9, names=())
+        with pytest.raises(ValueError, match=said):
+            FewShot(source, source, methods=("cache",), class_names=class_names)
+    evaluator = FewShot(Coloured(60, names=()), Coloured(9, names=()), methods=("cache",), class_names=("a", "b"))
+    with pytest.raises(ValueError, match=r"^few_shot: label 2 in the data, but 2 class_names"):
+        dict(evaluator.run(embedder))
+    classifier = SimpleNamespace(config=SimpleNamespace(kind="classifier"))
+    with pytest.raises(ValueError, match="reads no texts alone"):
+        evaluator.check(classifier)
+    FewShot(Coloured(9), Coloured(9)).check(classifier)
 
 
 @pytest.mark.parametrize(
@@ -231,41 +302,17 @@ def test_a_recipe_names_it_by_kind() -> None:
     built = config.build()
     assert (built.shots, built.draws, built.l2, built.seed, built.layer) == ((1, 5), 2, 0.5, 9, -1)
     assert built.title == "few_shot/shape"
+    worded = load(EvaluatorConfig, words | {"layer": None, "methods": ["ridge", "cache"], "templates": "plain"})
+    assert isinstance(worded, FewShotConfig) and worded.methods == ("ridge", "cache")
+    assert [*worded.build().methods] == ["ridge", "cache"] and worded.build().prompts.templates == ("{}",)
     mistakes: tuple[tuple[str, object], ...] = (
+        ("methods", []), ("methods", ["zeroshot"]), ("methods", ["ridge", "ridge"]), (r"methods\[0\]", ["svm"]),
+        ("templates", "a dog"),
         ("shots", []), ("shots", [0, 1]), ("shots", [2, 1]), ("shots", [1, 1]),
         ("draws", 0), ("l2", 0), ("l2", math.inf),
     )  # fmt: skip
     for key, value in mistakes:
         with pytest.raises(ValueError, match=f"{key}: "):
-            load(EvaluatorConfig, words | {key: value})
-
-
-# The chart
-
-
-@pytest.mark.parametrize(
-    "points",
-    [
-        [(1, 0.2, 0.1), (2, 0.4, 0.05), (16, 0.9, 0.3)],
-        [(1, 0.0, 0.0)],
-        [(3, 1.0, 0.0), (5, 1.0, 0.0)],
-        [(1, 0.1, 5.0), (1000, 0.1001, 0.0)],
-    ],
-)
-def test_the_chart_stays_in_its_frame(points: list[tuple[int, float, float]]) -> None:
-    drawing = Rise("few <shots>", points).html()
-    assert ET.fromstring(drawing).tag == "div"
-    for pair in re.findall(r' points="([^"]*)"', drawing):
-        for x, y in (point.split(",") for point in pair.split()):
-            assert 46 <= float(x) <= 412
-            assert 8 <= float(y) <= 168
-    assert re.findall(r'text-anchor="middle">(\d+)<', drawing) == [str(n) for n, _, _ in points]
-
-
-def test_every_doubling_is_as_wide_in_the_chart() -> None:
-    drawing = Rise("t", [(n, 0.1 * i, 0.01) for i, n in enumerate((1, 2, 4, 8, 16), 1)]).html()
-    places = [float(x) for x in re.findall(r'cx="([\d.]+)"', drawing)]
-    widths = [b - a for a, b in pairwise(places)]
-    assert widths == pytest.approx([widths[0]] * 4, abs=0.11)
-    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', drawing)]
-    assert heights == sorted(heights, reverse=True)
+            load(EvaluatorConfig, words | {key.partition("\\")[0]: value})
+    with pytest.raises(ValueError, match="layer: -1 has nothing to do with words"):
+        load(EvaluatorConfig, words | {"layer": -1, "methods": ["cache"]})
