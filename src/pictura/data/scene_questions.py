@@ -14,7 +14,7 @@ from pictura.data.scene_words import NUMBERS, article, plural
 from pictura.data.scene_world import COLOURS, NOVEL_SHAPES, SHAPES, Scene, Thing, paint, pick, relation
 
 ANSWERS = ("yes", "no", *NUMBERS, *COLOURS, *SHAPES, *NOVEL_SHAPES)
-_OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -99,7 +99,7 @@ def _ask_relation(scene: Scene, rng: np.random.Generator, pairs: Pairs) -> tuple
     a, b = sorted(single, key=lambda _: rng.random())[:2]
     where, answer = relation(a, b), "yes"
     if rng.random() < 0.5:
-        where, answer = _OPPOSITE[where], "no"  # the opposite, since "above" may be a little "left of" too
+        where, answer = OPPOSITE[where], "no"  # the opposite, since "above" may be a little "left of" too
     return f"is the {a.colour} {a.shape} {where} the {b.colour} {b.shape}?", answer
 
 

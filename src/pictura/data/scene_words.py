@@ -10,12 +10,12 @@ import numpy as np
 from pictura.data.scene_world import Scene, Thing, pick, relation, weighted
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
-_FRAMES = (
+FRAMES = (
     "{}", "{}", "{}", "a picture of {}", "an image of {}", "a drawing of {}", "a scene with {}",
     "we see {}", "this shows {}", "{} in a picture",
 )  # fmt: skip
 _COLOUR_ONLY = ("something {}", "a {} thing", "a {} object")
-_RELATIONS = {
+RELATIONS = {
     "left of": ("left of", "to the left of"),
     "right of": ("right of", "to the right of"),
     "above": ("above", "over"),
@@ -84,7 +84,7 @@ def _relation(scene: Scene, rng: np.random.Generator) -> str:
     if len(scene.things) < 2:
         return _list(scene, rng)
     a, b = _shuffled(scene.things, rng)[:2]
-    return f"{article(name(a, rng))} {pick(rng, _RELATIONS[relation(a, b)])} {article(name(b, rng))}"
+    return f"{article(name(a, rng))} {pick(rng, RELATIONS[relation(a, b)])} {article(name(b, rng))}"
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> str:
@@ -115,4 +115,4 @@ KINDS = {
 
 def caption(scene: Scene, rng: np.random.Generator, mentions: Mapping[str, float]) -> str:
     """One true sentence; `mentions` weighs the kinds of it (keys of `KINDS`)."""
-    return pick(rng, _FRAMES).format(KINDS[weighted(rng, mentions)](scene, rng))
+    return pick(rng, FRAMES).format(KINDS[weighted(rng, mentions)](scene, rng))

@@ -1,19 +1,22 @@
 """The embedded default source: a procedural picture world. Everything runs on it with no download, and every claim can
 be checked against ground truth.
 
-`scene_world.py` says what exists and where, `scene_draw.py` draws it, `scene_words.py` tells of it and
-`scene_questions.py` asks about it; this file serves it as a source.
+`scene_world.py` says what exists and where, `scene_draw.py` draws it, `scene_words.py` tells of it,
+`scene_questions.py` asks about it and `scene_choices.py` gives sentences to choose among; this file serves it as a
+source.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pictura.data import scene_draw, scene_questions, scene_words
+from pictura.data import scene_choices, scene_draw, scene_questions, scene_words
+from pictura.data.scene_choices import ChoiceKind, Choices
 from pictura.data.scene_world import (
     COLOURS,
+    MANY,
     MOTIONS,
     NOVEL_SHAPES,
     SHAPES,
@@ -27,10 +30,10 @@ from pictura.data.scene_world import (
 )
 from pictura.data.source import Example, Source, SourceConfig
 
-Part = Literal["image", "captions", "label", "boxes", "masks", "question", "questions", "statement", "clip"]
+Part = Literal["image", "captions", "label", "boxes", "masks", "question", "questions", "statement", "clip", "choices"]
 _MENTIONS = {"list": 4.0, "one": 2.0, "colour": 1.0, "shape": 1.0, "relation": 1.0, "count": 0.5, "background": 0.5}
 # One stream of random numbers for each: what draws a picture must not know what decides about its words.
-_LAYOUT, _DRAWING, _WORDS, _QUESTIONS, _PARTNER, _MOTION, _RIGHT = range(7)
+_LAYOUT, _DRAWING, _WORDS, _QUESTIONS, _PARTNER, _MOTION, _RIGHT, _CHOICES = range(8)
 _LABELLED = ("label", "boxes", "statement", "clip")  # parts with labels: they say what `class_names` are
 
 
@@ -42,7 +45,7 @@ class ScenesConfig(SourceConfig):
         with `labels` int64 [k] and `crowd` bool [k], all false; `masks` bool [k y x]; `question` with `answers`,
         {answer: 1}, and `question_kind` (count, exist, colour, shape or relation), or `questions`, pairs of (question,
         answer); `statement` about two `images` uint8 [2 y x c] with its truth as `label`; `clip` uint8 [t y x c] with
-        its motion as `label`.
+        its motion as `label`; `choices`, sentences of which the one at `answer` alone is true, and their `choice_kind`.
         Boxes and masks are of the visible part; captions of a clip say the motion ("a red star moving left").
     split: `train`; `fresh` (new scenes of what training has seen); `heldout` (colour-shape combinations that training
         never shows); `shapes` (novel shapes); `counts` (more things); `style` (a new drawing style); `everything`.
@@ -50,6 +53,9 @@ class ScenesConfig(SourceConfig):
         overlap: of neighbours, as a share of the smaller one's radius, at most. clutter: how many strokes and crumbs
         lie about, below the things.
     mentions: weights of the kinds of captions: list one colour shape relation count background.
+    choice_kinds: taken in turn: binding (colours of two things exchanged), order (the two exchanged), relation (the
+        opposite), count, negation, and with a word replaced shape and colour. A scene of which an example's kind cannot
+        be asked is laid out anew.
     """
 
     kind: ClassVar[str] = "scenes"
@@ -66,6 +72,7 @@ class ScenesConfig(SourceConfig):
     frames: int = 8
     mentions: dict[str, float] = field(default_factory=lambda: dict(_MENTIONS))
     label_of: Literal["combination", "shape", "colour"] = "combination"
+    choice_kinds: tuple[ChoiceKind, ...] = get_args(ChoiceKind)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,6 +82,8 @@ class ScenesConfig(SourceConfig):
             raise ValueError(
                 f"gives: a label needs one thing per scene, not {list(self.objects)}; set objects to [1, 1]"
             )
+        if "choices" in self.gives:
+            self._check_choices()
         if len(labelled := [part for part in self.gives if part in _LABELLED]) > 1:
             raise ValueError(f"gives: {' and '.join(labelled)} each bring labels of their own; ask for one of them")
         for name in ("count", "captions", "questions", "frames"):
@@ -96,6 +105,21 @@ class ScenesConfig(SourceConfig):
         if min(self.mentions.values(), default=0) < 0 or not sum(self.mentions.values()) > 0:
             raise ValueError("mentions: weights must not be negative and not all zero")
 
+    def _check_choices(self) -> None:
+        if "clip" in self.gives:
+            raise ValueError("gives: choices are of a picture that stands still; leave out clip")
+        if not self.choice_kinds:
+            raise ValueError(f"choice_kinds: none is chosen; there are {', '.join(get_args(ChoiceKind))}")
+        if self.most < 2 and (two := [kind for kind in self.choice_kinds if kind in scene_choices.NEEDS_TWO]):
+            raise ValueError(
+                f"choice_kinds: {', '.join(two)} need scenes of two things; choose other kinds, or objects [1, 4]"
+            )
+
+    @property
+    def most(self) -> int:
+        """Things in one scene, at most."""
+        return MANY[1] if self.split == "counts" else self.objects[1]
+
     def build(self) -> "Scenes":
         return Scenes(self)
 
@@ -105,6 +129,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "boxes": ("boxes", "labels", "crowd"),
     "statement": ("images", "statement", "label"),
     "clip": ("clip", "label"),
+    "choices": ("choices", "answer", "choice_kind"),
 }
 
 
@@ -135,7 +160,19 @@ class Scenes(Source):
 
     def scene(self, index: int) -> Scene:
         """The ground truth behind example `index`."""
+        if "choices" in self.config.gives:
+            return self._chosen(index)[0]
         return self._lay_out(self._generator(index, _LAYOUT))
+
+    def choice_kind(self, index: int) -> ChoiceKind:
+        """What the choices of example `index` differ in."""
+        return self.config.choice_kinds[index % len(self.config.choice_kinds)]
+
+    def _chosen(self, index: int) -> tuple[Scene, Choices]:
+        """The first scene at `index` of which there is something to choose."""
+        c, layout, rng = self.config, self._generator(index, _LAYOUT), self._generator(index, _CHOICES)
+        pairs = combinations(c.split)
+        return scene_choices.choose(self.choice_kind(index), lambda: self._lay_out(layout), rng, pairs, c.most)
 
     def _lay_out(self, rng: np.random.Generator) -> Scene:
         c = self.config
@@ -173,8 +210,12 @@ class Scenes(Source):
         config, gives = self.config, self.config.gives
         if not 0 <= index < config.count:
             raise IndexError(f"scene {index} of {config.count}")
-        scene = self.scene(index)
         example: dict[str, Any] = {"key": f"{config.split}-{index}"}
+        if "choices" in gives:
+            scene, (sentences, answer) = self._chosen(index)
+            example |= {"choices": sentences, "answer": answer, "choice_kind": self.choice_kind(index)}
+        else:
+            scene = self.scene(index)
         if "image" in gives:
             example["image"] = self._draw(index, scene)
         if "captions" in gives:
