@@ -44,9 +44,12 @@ class FolderConfig(SourceConfig):
 
 
 class Folder(Source):
-    """Pictures with the label of the folder that they lie in."""
+    """Pictures with the label of the folder that they lie in. What lies there may be files of another sort."""
 
     provides = frozenset({"image", "label"})
+    what: ClassVar[str] = "picture"
+    suffixes: ClassVar[frozenset[str]] = PICTURE_SUFFIXES
+    unsorted: ClassVar[str] = "; try `kind: sidecar`, or `kind: pictures` without labels"
 
     def __init__(self, config: FolderConfig) -> None:
         path = existing(config.path, "folder")
@@ -61,20 +64,19 @@ class Folder(Source):
                 raise ValueError(
                     f"class_names: no name for the folder {folder!r} in {path}{did_you_mean(folder, classes.index)}"
                 )
-            found = list(pictures_under(self._root, folder, outside_links=self._links))
+            found = list(self._under(folder))
             names += found
             labels += [classes.index[folder]] * len(found)
         if not names:
-            loose = next(pictures_under(self._root, "", outside_links=self._links), None)
-            hint = (
-                "it holds pictures without class folders; try `kind: sidecar`, or `kind: pictures` without labels"
-                if loose
-                else "it holds no picture"
-            )
-            raise ValueError(f"{path}: a folder with one folder of pictures per class is needed, but {hint}")
+            loose = f"it holds {self.what}s without class folders{self.unsorted}"
+            hint = loose if next(self._under(""), None) else f"it holds no {self.what}"
+            raise ValueError(f"{path}: a folder with one folder of {self.what}s per class is needed, but {hint}")
         self.class_names = classes.names
         self._names = Strings(names)
         self._labels = np.array(labels, dtype=np.int64)
+
+    def _under(self, folder: str) -> Iterator[str]:
+        return pictures_under(self._root, folder, outside_links=self._links, suffixes=self.suffixes)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -84,7 +86,9 @@ class Folder(Source):
         return {"key": key, "image": image, "label": int(self._labels[index])}
 
 
-def pictures_under(root: str, folder: str, *, outside_links: bool) -> Iterator[str]:
+def pictures_under(
+    root: str, folder: str, *, outside_links: bool, suffixes: frozenset[str] = PICTURE_SUFFIXES
+) -> Iterator[str]:
     """The pictures in root/folder by name, relative to `root`, in sorted order, hidden ones left out. `folder` itself
     may be a link; folders linked further down are not followed, so nothing goes round in circles."""
     top = os.path.join(root, folder)
@@ -93,7 +97,7 @@ def pictures_under(root: str, folder: str, *, outside_links: bool) -> Iterator[s
     for parent, folders, files in os.walk(top, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         for name in sorted(files):
-            if name.rpartition(".")[2].lower() in PICTURE_SUFFIXES and not name.startswith("."):
+            if name.rpartition(".")[2].lower() in suffixes and not name.startswith("."):
                 yield os.path.relpath(os.path.join(parent, name), root)
 
 

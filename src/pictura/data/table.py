@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -136,46 +136,38 @@ class Table(Source):
 
 
 def _rows(path: Path, config: TableConfig, bad: list[BadSample]) -> Iterator[Row]:
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv", ".tab"):
-        return _rows_of_text(path, config, bad, "," if suffix == ".csv" else "\t")
-    if suffix in (".jsonl", ".ndjson"):
-        return _rows_of_json_lines(path, config, bad)
-    if suffix in (".parquet", ".pq"):
-        return _rows_of_parquet(path, config, bad)
-    raise ValueError(f"{path}: a table's name ends in .csv, .tsv, .jsonl or .parquet")
+    chosen: list[_Columns] = []
+
+    def choose(types: Mapping[str, str]) -> set[str]:
+        chosen.append(_Columns(path, config, types))
+        return chosen[0].wanted
+
+    for where, cells in records(path, choose, bad):
+        yield chosen[0].row(where, cells)
 
 
 class _Columns:
     """Which of a table's columns to read."""
 
-    def __init__(self, path: Path, config: TableConfig, names: Sequence[str]) -> None:
-        self.path, self.names = path, list(names)
-        if not self.names:
-            raise ValueError(f"{path}: is empty")
+    def __init__(self, path: Path, config: TableConfig, types: Mapping[str, str]) -> None:
+        self.path, self.names = path, list(types)
         listed = ", ".join(self.names[:20])
-        image = self._given("image_column", config.image_column) or self._usual(IMAGE_COLUMNS)
-        if image is None:
-            raise ValueError(f"{path}: which column names the pictures? Set image_column to one of {listed}")
-        self.image = image
+        self.image = image_column(path, types, config.image_column)
         self.label = self._given("label_column", config.label_column)
         if config.caption_columns is None:
-            usual = self._usual(CAPTION_COLUMNS)
+            usual = usual_column(self.names, CAPTION_COLUMNS)
             self.captions = [] if usual is None else [usual]
         else:
             self.captions = [self._given("caption_columns", name) or name for name in config.caption_columns]
         if not self.captions and self.label is None and config.caption_columns is None:
             raise ValueError(f"{path}: which columns hold captions? Set caption_columns or label_column among {listed}")
 
-    def _given(self, key: str, name: str | None) -> str | None:
-        if name is not None and name not in self.names:
-            hint = did_you_mean(name, self.names) or f"; it has {', '.join(self.names[:20])}"
-            raise ValueError(f"{key}: {self.path} has no column {name!r}{hint}")
-        return name
+    @property
+    def wanted(self) -> set[str]:
+        return {self.image, *self.captions, *([self.label] if self.label else [])}
 
-    def _usual(self, usual: Sequence[str]) -> str | None:
-        spelled = {name.strip().lower(): name for name in reversed(self.names)}
-        return next((spelled[name] for name in usual if name in spelled), None)
+    def _given(self, key: str, name: str | None) -> str | None:
+        return None if name is None else given_column(self.path, self.names, key, name)
 
     def row(self, where: str, cells: dict[str, Any]) -> Row:
         texts: list[Any] = []
@@ -191,14 +183,71 @@ class _Columns:
         return where, cells.get(self.image), given, label
 
 
-def _rows_of_text(path: Path, config: TableConfig, bad: list[BadSample], delimiter: str) -> Iterator[Row]:
+def image_column(path: Path, types: Mapping[str, str], given: str | None) -> str:
+    """The column that names the pictures: the one that is given, else one with a usual name. ValueError where there is
+    none, or where it holds no names."""
+    names = list(types)
+    if given is not None:
+        image: str | None = given_column(path, names, "image_column", given)
+    else:
+        image = usual_column(names, IMAGE_COLUMNS)
+    if image is None:
+        raise ValueError(f"{path}: which column names the pictures? Set image_column to one of {', '.join(names[:20])}")
+    if "string" not in types[image]:
+        raise ValueError(
+            f"{path}: column {image!r} holds {types[image][:60]}, not file names; "
+            "pictures kept inside a table must be written out as files or as tar shards"
+        )
+    return image
+
+
+def given_column(path: Path, names: Sequence[str], key: str, name: str) -> str:
+    """The column `name`, asked for by the field `key`. ValueError where the table has none."""
+    if name not in names:
+        hint = did_you_mean(name, names) or f"; it has {', '.join(names[:20])}"
+        raise ValueError(f"{key}: {path} has no column {name!r}{hint}")
+    return name
+
+
+def usual_column(names: Sequence[str], usual: Sequence[str]) -> str | None:
+    """The column that goes by one of the `usual` names, the first of them that there is, None where there is none."""
+    spelled = {name.strip().lower(): name for name in reversed(names)}
+    return next((spelled[name] for name in usual if name in spelled), None)
+
+
+Records = Iterator[tuple[str, dict[str, Any]]]  # where a row is, and its cells by column
+Choose = Callable[[Mapping[str, str]], Collection[str]]  # {column: type of its cells} -> the columns to read
+
+
+def records(path: Path, choose: Choose, bad: list[BadSample]) -> Records:
+    """The rows of a CSV, TSV, JSON Lines or Parquet file. What is no row goes into `bad`; ValueError for a bad file.
+
+    `choose` is called once, before the first row; a column's type is "string" where the file states none.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv", ".tab"):
+        return _rows_of_text(path, choose, bad, "," if suffix == ".csv" else "\t")
+    if suffix in (".jsonl", ".ndjson"):
+        return _rows_of_json_lines(path, choose, bad)
+    if suffix in (".parquet", ".pq"):
+        return _rows_of_parquet(path, choose, bad)
+    raise ValueError(f"{path}: a table's name ends in .csv, .tsv, .jsonl or .parquet")
+
+
+def _chosen(path: Path, choose: Choose, types: Mapping[str, str]) -> set[str]:
+    if not types:
+        raise ValueError(f"{path}: is empty")
+    return set(choose(types))
+
+
+def _rows_of_text(path: Path, choose: Choose, bad: list[BadSample], delimiter: str) -> Records:
     with open(path, "rb") as start:
         wide = start.read(2) in (b"\xff\xfe", b"\xfe\xff")  # what a spreadsheet calls "Unicode text"
     encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
     with open(path, encoding=encoding, errors=errors, newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         header = next(reader, [])
-        columns = _Columns(path, config, header)
+        wanted = _chosen(path, choose, dict.fromkeys(header, "string"))
         while True:
             where = f"{path}:{reader.line_num + 1}"
             try:
@@ -209,18 +258,18 @@ def _rows_of_text(path: Path, config: TableConfig, bad: list[BadSample], delimit
                 bad.append(BadSample(where, f"not a row: {error}"))
                 continue
             if len(cells) == len(header):
-                yield columns.row(where, dict(zip(header, cells, strict=True)))
+                yield where, {name: cell for name, cell in zip(header, cells, strict=True) if name in wanted}
             elif cells:
                 why = f"{len(cells)} cells where the header has {len(header)}; quote text that holds {delimiter!r}"
                 bad.append(BadSample(where, why))
 
 
-def _rows_of_json_lines(path: Path, config: TableConfig, bad: list[BadSample]) -> Iterator[Row]:
+def _rows_of_json_lines(path: Path, choose: Choose, bad: list[BadSample]) -> Records:
     rows = json_lines(path, bad)
     first = list(itertools.islice(rows, 100))  # not every object need have every key
-    columns = _Columns(path, config, list(dict.fromkeys(key for _, cells in first for key in cells)))
+    wanted = _chosen(path, choose, {key: "string" for _, cells in first for key in cells})
     for where, cells in itertools.chain(first, rows):
-        yield columns.row(where, cells)
+        yield where, {name: cells.get(name) for name in wanted}
 
 
 def json_lines(path: Path, bad: list[BadSample]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -244,26 +293,19 @@ def json_lines(path: Path, bad: list[BadSample]) -> Iterator[tuple[str, dict[str
                 bad.append(BadSample(where, "not a JSON object"))
 
 
-def _rows_of_parquet(path: Path, config: TableConfig, bad: list[BadSample]) -> Iterator[Row]:
+def _rows_of_parquet(path: Path, choose: Choose, bad: list[BadSample]) -> Records:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            columns = _Columns(path, config, file.schema_arrow.names)
-            kind = str(file.schema_arrow.field(columns.image).type)
-            if "string" not in kind:
-                raise ValueError(
-                    f"{path}: column {columns.image!r} holds {kind[:60]}, not file names; "
-                    "pictures kept inside a table must be written out as files or as tar shards"
-                )
-            wanted = {columns.image, *columns.captions, *([columns.label] if columns.label else [])}
+            wanted = _chosen(path, choose, {field.name: str(field.type) for field in file.schema_arrow})
             start = 1
             for part in file.iter_batches(columns=sorted(wanted)):
                 for number in range(part.num_rows):
                     where = f"{path}:{start + number}"
                     try:
-                        yield columns.row(where, {name: part.column(name)[number].as_py() for name in wanted})
+                        yield where, {name: part.column(name)[number].as_py() for name in wanted}
                     except UnicodeDecodeError:
                         bad.append(BadSample(where, "text is not UTF-8"))
                 start += part.num_rows
