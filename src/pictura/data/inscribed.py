@@ -1,0 +1,116 @@
+"""`inscribed`: pictures with the name of another class written across them: does a model read, or look?
+
+The typographic attack of Goh et al., Multimodal Neurons in Artificial Neural Networks, Distill 2021, section
+"Typographic attacks", whose labels are photographed; these are drawn.
+"""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pictura.data.decode import decode
+from pictura.data.objects import Wrapper
+from pictura.data.randomness import random_generator
+from pictura.data.source import BadSample, Example, Source, SourceConfig, shown
+
+SIZE = 96  # pixels that letters are drawn at, before they are fitted to a picture
+LONGEST = 60  # characters of a name that are written
+ROOM = 0.94, 0.4  # of the middle square's width and height that a label may take
+
+
+@dataclass(frozen=True, kw_only=True)
+class InscribedConfig(SourceConfig):
+    """The pictures of `of`, which has labels and class names, with another class's name on each.
+
+    Which other class is written, and where, is a function of (seed, example).
+    """
+
+    kind: ClassVar[str] = "inscribed"
+
+    of: SourceConfig
+    seed: int = 0
+
+    def build(self) -> "Inscribed":
+        """Open the source. Raises ValueError when it has no pictures, no labels or not two names to choose from."""
+        return Inscribed(self.of.build(), self.seed)
+
+
+class Inscribed(Wrapper):
+    """The source's examples, `image` with a label stuck on, and `written`: int, the class whose name is on it.
+
+    `names`, one for each class, are written in place of the source's own. The font knows Latin letters only.
+    """
+
+    def __init__(self, source: Source, seed: int = 0, names: Sequence[str] = ()) -> None:
+        if missing := {"image", "label"} - source.provides:
+            raise ValueError(f"inscribed: the data has no {' and no '.join(sorted(missing))}")
+        self.words = [written(name) for name in names or source.class_names]
+        if len({*self.words} - {""}) < 2:
+            raise ValueError("inscribed: the data needs `class_names`, at least two different ones, to write another")
+        self.source, self.seed = source, seed
+        self.provides, self.class_names, self.bad = source.provides | {"written"}, source.class_names, source.bad
+        self.least_classes = source.least_classes
+        number = {word: i for i, word in enumerate(dict.fromkeys(self.words))}
+        self._word = np.array([number[word] if word else -1 for word in self.words])
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        example = cast(dict[str, Any], self.source[index])
+        key, label = example["key"], example["label"]
+        if not 0 <= label < len(self.words):
+            raise BadSample(key, f"label {label}, but there are {len(self.words)} class names")
+        rng = random_generator(self.seed, 0, index, "inscribed")
+        others = np.flatnonzero((self._word != self._word[label]) & (self._word >= 0))
+        other = int(others[rng.integers(len(others))])
+        image = inscribe(decode(example["image"], key=key), self.words[other], rng)
+        return cast(Example, example | {"image": np.asarray(image), "written": other})
+
+    def captions(self, index: int) -> list[str]:
+        return self.source.captions(index)
+
+    def all_captions(self) -> Iterator[str]:
+        return self.source.all_captions()
+
+
+def written(name: str) -> str:
+    """A class name as people write it, on one line."""
+    return shown(" ".join(name.replace("_", " ").split()))[:LONGEST]
+
+
+def inscribe(image: Image.Image, words: str, rng: np.random.Generator) -> Image.Image:
+    """A copy of the picture with a white label, the words in black on it as large as fit.
+
+    It lies within the middle square, which is what models see that crop.
+    """
+    side = min(image.size)
+    plates = [plate(words, lines) for lines in (1, 2, 3)]
+    scales = [min(ROOM[0] * side / one.width, ROOM[1] * side / one.height) for one in plates]
+    best = int(np.argmax(scales))
+    size = [max(1, int(length * scales[best])) for length in plates[best].size]
+    fitted = plates[best].resize(size, Image.Resampling.LANCZOS)
+    free = [int(rng.integers(side - length + 1)) for length in size]
+    left, top = ((whole - side) // 2 + moved for whole, moved in zip(image.size, free, strict=True))
+    out = image.copy()
+    out.paste(fitted.convert("RGB"), (left, top))
+    return out
+
+
+@lru_cache(maxsize=256)
+def plate(words: str, lines: int) -> Image.Image:
+    """The words in about so many lines, black on white with a margin, grey-scale."""
+    text = textwrap.fill(words, max(1, -(-len(words) // lines) + 3 * (lines > 1)), break_long_words=False)
+    font, margin = ImageFont.load_default(SIZE), SIZE // 6
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+    left, top, right, bottom = measure.textbbox((0, 0), text, font, align="center", stroke_width=2)
+    size = max(1, round(right - left)) + 2 * margin, max(1, round(bottom - top)) + 2 * margin
+    out = Image.new("L", size, "white")
+    draw = ImageDraw.Draw(out)
+    draw.text((margin - left, margin - top), text, "black", font, align="center", stroke_width=2)
+    return out
