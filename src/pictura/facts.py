@@ -23,6 +23,7 @@ from pictura.data.batches import Batch, prefetch
 from pictura.data.source import Source, SourceConfig
 from pictura.evaluation.prompts import sets
 from pictura.models.base import ImageTowerConfig, ModelConfig
+from pictura.models.captioner import CaptionerConfig
 from pictura.models.vild import ViLD, ViLDConfig
 from pictura.models.vilt import ViLT, ViLTConfig
 from pictura.recipe import Recipe, enough_memory, prepare, recipes
@@ -184,6 +185,9 @@ def forward_flops(model: Any, config: Any) -> float:
             return joint_flops(model, config, picture, counter)
         elif isinstance(config, ViLDConfig):
             return detector_flops(model, config, picture, counter)
+        elif isinstance(config, CaptionerConfig):
+            model(picture, torch.zeros(1, config.text.context_length, dtype=torch.long, device="meta"))
+            return float(counter.get_total_flops())
         elif getattr(config, "classes", 0):
             model.classify(picture)
         else:

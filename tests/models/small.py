@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pictura.config import Config, kinds, load
 from pictura.losses.regions import named
 from pictura.models.base import ImageTower, ImageTowerConfig, ModelConfig, TextTowerConfig
+from pictura.models.captioner import Captioner
 from pictura.models.pictures import PictureModelConfig
 from pictura.models.vild import ViLD
 from pictura.models.vilt import ViLT
@@ -24,7 +25,7 @@ SMALL |= {
     "tasks": ("words", "matching", "rank", "answers", "pair", "patches"),
 }
 SMALL |= {"class_names": tuple("abcde"), "ensemble": True, "masks": True, "anchors": 4.0, "proposals": 30}
-SMALL |= {"pre_logits": 7, "logit_bias": -3.0, "projection_bias": True}  # what is optional is there
+SMALL |= {"pre_logits": 7, "logit_bias": -3.0, "projection_bias": True, "prefix": 3}  # what is optional is there
 
 NOISE = torch.Generator().manual_seed(1)
 IMAGE = torch.randn(3, 3, 2, 1, 2, 1, generator=NOISE) + torch.randn(3, 3, 2, 32, 2, 32, generator=NOISE) / 2
@@ -97,8 +98,8 @@ def calls(model: nn.Module) -> dict[str, tuple[Callable[[Tensor], Tensor], Tenso
         return {"image": (model, IMAGE)}
     if isinstance(config, TextTowerConfig):
         return {"text": (model, TEXT)}
-    if isinstance(model, ViLT | ViLD):
-        made = joint(model) if isinstance(model, ViLT) else detector(model)
+    if isinstance(model, ViLT | ViLD | Captioner):
+        made = joint(model) if isinstance(model, ViLT) else detector(model) if isinstance(model, ViLD) else told(model)
         return {verb: (call, torch.arange(3)) for verb, call in made.items()}
     return {verb: (getattr(model, verb), given) for verb, given in VERBS.items() if hasattr(model, verb)}
 
@@ -124,6 +125,14 @@ def joint(model: ViLT) -> dict[str, Callable[[Tensor], Tensor]]:
         "answers": lambda i: model.answer(IMAGE[i], TEXT[i]),
         "pair": lambda i: model.compare(IMAGE[i], IMAGE[2 - i], TEXT[i]),
         "words": first_word,
+    }
+
+
+def told(model: Captioner) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What a captioner makes of the pictures with these numbers, and says after the third token of their texts."""
+    return {
+        "encode_image": lambda i: model.encode_image(IMAGE[i]),
+        "next": lambda i: model(IMAGE[i], TEXT[i])[:, 2],
     }
 
 

@@ -95,7 +95,7 @@ def width_of(config: Any, verb: str) -> int:
         return anchors[verb] * 3 * sum(side**2 for side in (16, 8, 4, 2, 1))
     if verb == "names":
         return 1 + len(config.class_names)
-    if verb in ("answers", "words"):
+    if verb in ("answers", "words", "next"):
         return len(config.answers) if verb == "answers" else int(config.text.vocab_size)
     width = {"image": "features", "text": "width", "classify": "classes"}.get(verb, "embed_dim")
     return int(getattr(config, width))
@@ -210,7 +210,7 @@ def test_bf16_is_near_float32(config: Any) -> None:
     Masters(trained, torch.bfloat16)
     for model in (built(config).bfloat16(), trained):
         for verb, out in outputs(model, torch.bfloat16).items():
-            scores = verb in ("classify", "rank", "answers", "pair", "names", "objectness", "proposals")
+            scores = verb in ("classify", "rank", "answers", "pair", "names", "objectness", "proposals", "next")
             assert out.dtype == (torch.float32 if scores else torch.bfloat16)
             assert (out.float() - expected[verb]).norm() < 0.05 * expected[verb].norm(), verb
 

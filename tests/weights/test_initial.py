@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pictura.models.captioner import CaptionerConfig, DecoderConfig
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIP
 from pictura.models.mixer import MixerConfig
@@ -30,6 +31,17 @@ def test_a_new_head_on_the_tower_of_a_clip(make: Callable[..., CLIP]) -> None:
     assert weights["image.pos_embed"].shape == (1, 37, 64)
     assert torch.equal(weights["image.blocks.1.mlp.fc1.weight"], clip.state_dict()["image.blocks.1.mlp.fc1.weight"])
     assert not weights["head.weight"].any()
+
+
+def test_a_captioner_begins_with_the_tower_and_the_space_of_a_clip(make: Callable[..., CLIP]) -> None:
+    clip = make()
+    words = DecoderConfig(vocab_size=300, width=24, depth=1, heads=3)
+    config = started(clip.config, CaptionerConfig(text=words), clip.config.tower.image_size)
+    assert isinstance(config, CaptionerConfig) and config.text == words
+    model = config.build().eval()
+    model.load_state_dict(inherited(clip, config, model))
+    pictures = torch.randint(0, 256, (2, 3, *(clip.config.tower.image_size,) * 2), dtype=torch.uint8)
+    assert torch.equal(model.encode_image(pictures), clip.eval().encode_image(pictures))
 
 
 def test_the_same_classes_keep_the_head_and_others_get_a_new_one() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pictura.models.base import ModelConfig
+from pictura.models.captioner import CaptionerConfig
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIPConfig
 from pictura.models.pictures import PictureModelConfig
@@ -21,7 +22,7 @@ def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -
     """The configuration of what begins with the model of `initial`: that model (`wanted` None), or `wanted`.
 
     Where `wanted` names no tower it gets that of `initial`, and how pictures are prepared for it; a ViLT gets the words
-    of a ViLT too.
+    of a ViLT too, and a captioner the space of a CLIP.
     """
     config = wanted or initial
     if isinstance(config, PictureModelConfig) and config.image is None:
@@ -35,6 +36,8 @@ def started(initial: ModelConfig, wanted: ModelConfig | None, image_size: int) -
             config = replace(config, text=_words(initial.text, config.text), longest=longest)
         if isinstance(config, ViLDConfig):
             config = _named(initial, config)
+        if isinstance(config, CaptionerConfig) and isinstance(initial, CLIPConfig):
+            config = replace(config, embed_dim=initial.embed_dim, projection_bias=initial.projection_bias)
     elif isinstance(wanted, ViLDConfig):
         return _named(initial, wanted)
     elif wanted is not None:
@@ -91,8 +94,8 @@ def inherited(model: nn.Module, config: ModelConfig, fresh: nn.Module) -> dict[s
     """What `fresh`, a module of `config`, begins with: the weights of `model`, fitted to the size of its pictures.
 
     Of a model of another kind, or where `config` asks for other classes, the tower alone: the head stays as it is in
-    `fresh` (ViT, section 3.2: the whole head is replaced by one of zeros for fine-tuning). Of a ViLT all but the heads
-    that `config` has not, or has for other answers.
+    `fresh` (ViT, section 3.2: the whole head is replaced by one of zeros for fine-tuning). Of a CLIP, for a captioner,
+    the tower's projection too. Of a ViLT all but the heads that `config` has not, or has for other answers.
     """
     weights, old = resized(model, config), model.config
     if isinstance(config, ViLDConfig) and isinstance(old, ViLDConfig):
@@ -108,7 +111,9 @@ def inherited(model: nn.Module, config: ModelConfig, fresh: nn.Module) -> dict[s
         return weights
     if type(old) is type(config) and not _new_head(old, config):
         return weights
-    return dict(fresh.state_dict()) | {name: value for name, value in weights.items() if name.startswith("image.")}
+    projected = isinstance(config, CaptionerConfig) and isinstance(old, CLIPConfig)
+    kept = ("image.", "image_projection.") if projected else ("image.",)
+    return dict(fresh.state_dict()) | {name: value for name, value in weights.items() if name.startswith(kept)}
 
 
 def _joint(weights: dict[str, Tensor], old: ViLTConfig, config: ViLTConfig, fresh: nn.Module) -> dict[str, Tensor]:
