@@ -50,12 +50,19 @@ def words_of(example: str) -> list[str]:
 def place(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the examples name: a trained model, pictures, labels. We are in it."""
     shutil.copytree(trained, tmp_path / "runs" / "demo")
-    scenes = ScenesConfig(count=3, image_size=16, seed=5).build()
+    scenes = ScenesConfig(count=51, image_size=16, seed=5).build()
     for index, name in enumerate(("a.png", "more/b.png", "more/deep/c.png")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         image = scenes[index]["image"]
         assert isinstance(image, np.ndarray)
         Image.fromarray(image).save(tmp_path / name)
+    shutil.copytree(trained / "model", tmp_path / "runs" / "other" / "model")
+    for number, example in enumerate(map(scenes.__getitem__, range(3, 51))):
+        image, part = example["image"], "train" if number < 36 else "test"
+        path = tmp_path / "kinds" / part / ("red star", "blue ring")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert isinstance(image, np.ndarray)
+        Image.fromarray(image).save(path)
     (tmp_path / "labels.txt").write_text("red star\n\nblue ring\n")
     write_tiny(tmp_path, RETRIEVAL)
     monkeypatch.chdir(tmp_path)

@@ -17,13 +17,16 @@ import torch
 
 from pictura.config import Config, to_yaml
 from pictura.config import load as read_config
+from pictura.config.text import read as read_yaml
 from pictura.data.batches import prefetch
 from pictura.data.decode import decode
 from pictura.data.taught import TaughtConfig
 from pictura.data.text import Tokenizer
 from pictura.distributed.ranks import Ranks, collect, is_main, start, stop, world
-from pictura.evaluation.base import measure
+from pictura.evaluation.base import Evaluator, EvaluatorConfig
 from pictura.evaluation.coco_results import areas_of, to_results
+from pictura.evaluation.comparison import Measured
+from pictura.evaluation.comparison import panel as side_by_side
 from pictura.evaluation.drawing import with_things
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Code, Panel, Table
@@ -217,16 +220,59 @@ def processes() -> Iterator[Ranks]:
 
 def evaluate(model: str | Path, recipe: Recipe, report: Path | None = None) -> dict[str, float]:
     """Run the `evaluation` of a recipe on a model folder; with `report`, write a page with pictures there."""
+    (measured,) = compare([model], lambda _: evaluation_of(recipe), report)
+    return dict(measured.metrics)
+
+
+def evaluation_of(recipe: Recipe) -> Mapping[str, EvaluatorConfig]:
+    """ValueError for a recipe that measures nothing."""
     if not recipe.evaluation:
         raise ValueError("this recipe has no `evaluation`; add one, for example evaluation.retrieval.kind=retrieval")
-    evaluators = {name: config.build() for name, config in recipe.evaluation.items()}
-    embedder = load(model).embedder
-    with watched(embedder):
-        metrics = measure(evaluators, embedder)
+    return recipe.evaluation
+
+
+def is_data(given: str) -> bool:
+    """Whether a word names data, and not a recipe: a .yaml file is a recipe unless it says `kind`."""
+    if given in recipes():
+        return False
+    if given.endswith((".yaml", ".yml")):
+        content = read_yaml(given)
+        return isinstance(content, dict) and "kind" in content
+    if (Path(given) / CONFIG).is_file():
+        return False  # a run, of which `read_recipe` says what it is
+    return os.path.exists(given) or "://" in given or given.endswith(".tar")
+
+
+def compare(
+    models: Sequence[str | Path],
+    suite: Callable[[Any], Mapping[str, EvaluatorConfig]],
+    report: Path | None = None,
+    first: Callable[[Mapping[str, float]], Panel] | None = None,
+) -> list[Measured]:
+    """Measure models, one after the other, by what `suite` chooses for the first of them.
+
+    With `report`, a page: of one model with the evaluators' pictures, of several side by side; `first` makes a panel
+    of the first model's metrics that comes before all.
+    """
+    measured, evaluators = list[Measured](), dict[str, Evaluator]()
+    panels: list[Panel] = []
+    for model in models:
+        embedder = load(model).embedder
+        if not evaluators:
+            evaluators = {name: config.build() for name, config in suite(embedder.model).items()}
+        for evaluator in evaluators.values():
+            evaluator.check(embedder.model)
+        with watched(embedder):
+            measured.append(Measured.by(str(model), evaluators, embedder))
+        if model is models[0] and report is not None:
+            panels = [panel for evaluator in evaluators.values() for panel in evaluator.panels()]
     if report is not None:
-        panels: list[Panel] = [panel for evaluator in evaluators.values() for panel in evaluator.panels()]
-        write_report(report, title=str(model), metrics=metrics, panels=panels)
-    return metrics
+        if len(models) > 1:
+            panels = [side_by_side(measured), *panels]
+        if first is not None:
+            panels = [first(measured[0].metrics), *panels]
+        write_report(report, title=" and ".join(map(str, models)), metrics=measured[0].metrics, panels=panels)
+    return measured
 
 
 def teach(recipe: Recipe, teacher: str | Path, proposer: str | Path, regions: int = 64) -> dict[str, float | str]:

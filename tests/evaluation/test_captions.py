@@ -79,9 +79,9 @@ def test_what_is_told_is_measured_and_shown(taught: Embedder, tmp_path: Path) ->
     assert isinstance(gallery, Gallery)
     ((heading, pictures),) = gallery.rows
     assert heading == "Best by CIDEr" and len(pictures) == 4
-    for place, picture in zip(sorted(range(4), key=lambda i: -measures.each[i]), pictures, strict=True):
+    for place, picture in zip(sorted(range(4), key=lambda i: -measures.ciders[i]), pictures, strict=True):
         assert [line.text for line in picture.lines] == [TRUE[place][0], *TRUE[place][:3]]
-        assert picture.lines[0].mark and picture.lines[0].value == f"{measures.each[place]:.2f}"
+        assert picture.lines[0].mark and picture.lines[0].value == f"{measures.ciders[place]:.2f}"
     write_report(tmp_path / "r.html", title="t", metrics=values, panels=[gallery])
 
 

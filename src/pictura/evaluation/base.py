@@ -43,6 +43,10 @@ class Evaluator(ABC):
     def panels(self) -> list[Panel]:
         """What to look at after `run`; empty before."""
 
+    def each(self) -> dict[str, Tensor]:
+        """Of the latest run, the metrics that are means over examples: {metric: [n]}, in the order of the data."""
+        return {}
+
 
 def check_reads_texts(model: Any) -> None:
     """ValueError for a model that has nothing to do with words."""

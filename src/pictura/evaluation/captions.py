@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from pictura.data.batches import Batch, ordered, prefetch
 from pictura.data.source import Source, SourceConfig
@@ -62,7 +63,7 @@ class Captions(Evaluator):
             raise ValueError(f"captions: the data has no {' and no '.join(sorted(missing))}")
         self.title = f"captions/{config.name}" if config.name else "captions"
         self.config, self.source = config, source
-        self.indices, self.told, self.each = list[int](), list[str](), list[float]()
+        self.indices, self.told, self.ciders = list[int](), list[str](), list[float]()
 
     def check(self, model: Any) -> None:
         check_tells(model, self.config.longest)
@@ -77,14 +78,17 @@ class Captions(Evaluator):
             true += batch["captions"]
         if not true:
             raise ValueError(f"{self.title}: the data has no usable picture with a caption")
-        values, self.each = official(self.told, true)
+        values, self.ciders = official(self.told, true)
         for metric, value in values.items():
             yield f"{self.title}/{metric}", value
+
+    def each(self) -> dict[str, Tensor]:
+        return {f"{self.title}/CIDEr": torch.tensor(self.ciders)}
 
     def panels(self) -> list[Panel]:
         if not self.told:
             return []
-        order = sorted(range(len(self.told)), key=lambda i: -self.each[i])
+        order = sorted(range(len(self.told)), key=lambda i: -self.ciders[i])
         rows = [("Best by CIDEr", order[:SHOWN]), ("Worst by CIDEr", order[SHOWN:][-SHOWN:][::-1])]
         pictures = [(heading, [self.picture(i) for i in some]) for heading, some in rows if some]
         note = "What the model tells, with its CIDEr, above what is true; marked where it is true word for word. "
@@ -95,7 +99,7 @@ class Captions(Evaluator):
         """One picture with its captions."""
         true = self.source.captions(self.indices[i])
         said, right = self.told[i], words_of(self.told[i]) in map(words_of, true)
-        lines = (Line(said or "(nothing)", f"{self.each[i]:.2f}", right), *(Line(text) for text in true[:TRUE]))
+        lines = (Line(said or "(nothing)", f"{self.ciders[i]:.2f}", right), *(Line(text) for text in true[:TRUE]))
         return thumbnail(self.source, self.indices[i], lines)
 
 

@@ -16,8 +16,8 @@ COLOURS = 6
 HUGE = 1e300  # beyond it, differences overflow; drawn as if not finite
 
 
-def chart(title: str, lines: Mapping[str, tuple[Series, str]]) -> str:
-    """One chart of {name: (points, last value as text)}. Values that are not finite are gaps."""
+def chart(title: str, lines: Mapping[str, tuple[Series, str]], along: str = "step") -> str:
+    """One chart of {name: (points, last value as text)}, `along` what. Values that are not finite are gaps."""
     stretches = {name: condense(points) for name, (points, _) in lines.items()}
     finite = [stretch for points in stretches.values() for stretch in points if stretch is not None]
     legend = "".join(
@@ -47,18 +47,18 @@ def chart(title: str, lines: Mapping[str, tuple[Series, str]]) -> str:
             anchor = "end" if x(t) > WIDTH - RIGHT - 12 else "middle"  # the last one must not stick out
             parts.append(f'<text class="tick" x="{x(t)}" y="{HEIGHT - 6}" text-anchor="{anchor}">{count(t)}</text>')
     for i, points in enumerate(stretches.values()):
-        drawn = "".join(curve(run, x, y) for run in runs(points))
+        drawn = "".join(curve(run, x, y, along) for run in runs(points))
         parts.append(f'<g class="c{i % COLOURS}">{drawn}</g>')
-    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title} over steps">{"".join(parts)}</svg>'
+    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title} by {along}">{"".join(parts)}</svg>'
     return f'<figure class="chart">{head}{drawing}</figure>'
 
 
-def curve(run: Sequence[Stretch], x: Callable[[float], float], y: Callable[[float], float]) -> str:
+def curve(run: Sequence[Stretch], x: Callable[[float], float], y: Callable[[float], float], along: str = "step") -> str:
     """A line through the means, the range behind it, and dots that say their numbers when pointed at."""
     line = " ".join(f"{x(step)},{y(mean)}" for step, mean, _, _ in run)
     dots = "".join(
         f'<circle class="dot{" alone" if len(run) == 1 else ""}" cx="{x(step)}" cy="{y(mean)}" r="4">'
-        f"<title>step {step:g}: {mean:.5g}</title></circle>"
+        f"<title>{along} {step:g}: {mean:.5g}</title></circle>"
         for step, mean, _, _ in run
     )
     band = ""

@@ -28,6 +28,7 @@ class Labelled(Evaluator):
         self.source = source
         self.how = ""
         self.outcome: list[Tensor] = []  # index, label, prediction, log-probabilities of both; each [n]
+        self.rank = torch.empty(0)  # [n], how many classes come before the true one
 
     def tally(
         self, scored: Iterable[tuple[Tensor, Batch]], scale: float = 1.0, order: Tensor | None = None
@@ -47,12 +48,15 @@ class Labelled(Evaluator):
         if not kept:
             raise ValueError(f"{self.title}: the data has no usable picture")
         *self.outcome, rank = (torch.cat(column) for column in zip(*kept, strict=True))
-        label = self.outcome[1]
+        label, self.rank = self.outcome[1], rank
         yield f"{self.title}/top1", float((rank < 1).double().mean())
         if k > 5:
             yield f"{self.title}/top5", float((rank < 5).double().mean())
         pictures, right = label.bincount(minlength=k), label[rank < 1].bincount(minlength=k)
         yield f"{self.title}/mean_per_class", float((right / pictures)[pictures > 0].double().mean())
+
+    def each(self) -> dict[str, Tensor]:
+        return {f"{self.title}/top{k}": self.rank < k for k in (1, 5)}
 
     @property
     def loss(self) -> float:

@@ -14,9 +14,11 @@ from torch import nn
 from pictura.data.decode import decode
 from pictura.data.source import BadSample
 from pictura.data.text import Tokenizer
+from pictura.evaluation.captions import check_tells, told
 from pictura.evaluation.detect import check_detects, detected, expanded, query_for
 from pictura.evaluation.embed import Asked, Embedder, Picture, Pictures
 from pictura.evaluation.labelled import words
+from pictura.evaluation.phrases import ranked
 from pictura.evaluation.pointing import drawn, word_maps
 from pictura.evaluation.prompts import Prompts, prompts_of
 from pictura.evaluation.questions import check_task
@@ -94,6 +96,20 @@ class Pictura:
                 rows = torch.cat([known * scores.softmax(1), 1 - known], 1).tolist()
                 return [dict(zip((*labels, NONE), row, strict=True)) for row in rows]
         return [dict(zip(labels, row, strict=True)) for row in scores.softmax(1).tolist()]
+
+    def describe(
+        self, images: Sequence[Picture], phrases: Sequence[str] | None = None, *, most: int = 3, beams: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """n pictures -> of each (text, score), the best first: the one caption that a captioner writes, with the mean
+        log-probability of its tokens; or, with `phrases`, the `most` of them that lie nearest, with their cosines.
+
+        ValueError for a bad picture, or a model that writes nothing and is given no phrases.
+        """
+        if phrases is not None:
+            return ranked(self.embedder, images, phrases, most)
+        check_tells(self.model)
+        with self.embedder.strict():
+            return [[one] for some, _ in told(self.embedder, Pictures(images), beams) for one in some]
 
     def ask(self, images: Sequence[Picture], questions: Sequence[str]) -> list[dict[str, float]]:
         """n pictures and n questions -> for each, every answer that the model knows with how sure it is of it, each by

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pictura.data.source import Source, SourceConfig
 from pictura.data.text import Tokenizer
@@ -62,6 +63,7 @@ class Retrieval(Evaluator):
             raise ValueError(f"retrieval: the data has no {' and no '.join(sorted(missing))}")
         self.title = f"retrieval/{name}" if name else "retrieval"
         self.source, self.first, self.top = source, first, top
+        self.ranks: dict[str, Tensor] = {}  # of each direction, [n], the best one 0
         self.indices: list[int] = []  # of the pictures that could be read
         self.texts: list[str] = []  # distinct
         self.pairs = torch.empty(2, 0, dtype=torch.long)  # [2 p]: picture's place in `indices`, text's in `texts`
@@ -87,9 +89,13 @@ class Retrieval(Evaluator):
         found = by.rankings(embedder, self.source, self.texts, self.pairs)
         (images, self.nearest_texts), (texts, self.nearest_pictures) = found
         for direction, ranks in zip(("image_to_text", "text_to_image"), (images, texts), strict=True):
+            self.ranks[direction] = ranks
             for k in (1, 5, 10):
                 yield f"{self.title}/{direction}/R@{k}", float((ranks < k).double().mean())
             yield f"{self.title}/{direction}/median_rank", float(np.median(ranks.numpy())) + 1
+
+    def each(self) -> dict[str, Tensor]:
+        return {f"{self.title}/{way}/R@{k}": ranks < k for way, ranks in self.ranks.items() for k in (1, 5, 10)}
 
     def panels(self) -> list[Panel]:
         if not self.texts:

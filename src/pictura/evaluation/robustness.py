@@ -184,7 +184,5 @@ class Severities(Panel):
             for name, values in some.items():
                 points = [(0.0, 100 * self.clean), *((float(s), 100 * values[s]) for s in sorted(values))]
                 lines[name] = points, percent(values[max(values)])
-            drawn.append(
-                chart(group, lines).replace("<title>step ", "<title>severity ").replace("over steps", "by severity")
-            )
+            drawn.append(chart(group, lines, along="severity"))
         return f'<div class="charts">{"".join(drawn)}</div>'

@@ -4,5 +4,6 @@
 """
 
 VERBS = (
-    "demo", "train", "evaluate", "prompts", "classify", "ask", "detect", "teach", "embed", "convert", "plan", "list",
-)  # fmt: skip
+    *("demo", "train", "evaluate", "audit", "prompts", "classify", "describe", "ask", "draw", "detect", "teach", "embed"),
+    *("blend", "convert", "plan", "list"),
+)

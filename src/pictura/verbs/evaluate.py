@@ -1,29 +1,65 @@
 """`pictura evaluate`."""
 
 import argparse
+import os
 from pathlib import Path
 
-from pictura.verbs.common import Answer, check_place, overridable, reads_model, say, show
+from pictura.verbs.common import Answer, check_place, read_data, say, show
 
-ABOUT = "Measure a model."
-EXAMPLES = ("pictura evaluate runs/demo/model --on demo --report report.html",)
+ABOUT = "Measure a model, or several side by side, by a recipe or by what data allow."
+EXAMPLES = (
+    "pictura evaluate runs/demo/model --on demo --report report.html",
+    "pictura evaluate runs/demo/model --on kinds/test --train kinds/train --report report.html",
+    "pictura evaluate runs/demo/model runs/other/model --on kinds/test --csv both.csv",
+)
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    reads_model(p)
-    p.add_argument("--on", required=True, help="a recipe whose `evaluation` to run: a name or a .yaml file")
+    p.add_argument(
+        "given",
+        nargs="+",
+        metavar="MODEL|key=value",
+        help="models: folders or files of weights, ours or others'; hub names; and changes to the recipe",
+    )
+    p.add_argument("--on", required=True, help="a recipe, whose `evaluation` to run; or data: folder, table, .yaml")
+    p.add_argument("--train", help="labelled data of the same classes, for probes and few-shot")
+    p.add_argument("--templates", default="simple", help="sentences around the class names (default: simple)")
     p.add_argument("--report", type=Path, help="write a page with pictures here")
-    overridable(p)
+    p.add_argument("--csv", type=Path, help="write a table here: model, metric, value, difference from the first")
+    p.set_defaults(rest="given")
 
 
 def answer(a: argparse.Namespace) -> Answer:
     from pictura import run
-    from pictura.evaluation.panels import shown
+    from pictura.evaluation.comparison import as_csv, heads, rows
+    from pictura.evaluation.suite import suite
 
-    if a.report:
-        check_place("--report", a.report)
-    metrics = run.evaluate(a.model, run.read_recipe(a.on, a.overrides), a.report)
-    show(a, str(a.model), [(name, shown(name, value)) for name, value in metrics.items()])
+    for option, path in (("--report", a.report), ("--csv", a.csv)):
+        if path is not None:
+            check_place(option, path)
+    overrides = [word for word in a.given if "=" in word and not os.path.exists(word)]
+    models = [word for word in a.given if word not in overrides]
+    if not models:
+        raise ValueError(f"give a model; {overrides[0]} is a change to a recipe")
+    if len(set(models)) < len(models):
+        raise ValueError(f"{next(m for m in models if models.count(m) > 1)} is given twice")
+    if run.is_data(a.on):
+        if overrides:
+            raise ValueError(f"{overrides[0]}: data have nothing to change; name a recipe by --on, or leave it out")
+        data, train = read_data(a.on), None if a.train is None else read_data(a.train)
+        measured = run.compare(models, lambda model: suite(model, data, train, a.templates), a.report)
+    else:
+        if a.train is not None:
+            raise ValueError("--train: a recipe names its own data; leave it out, or give data by --on")
+        recipe = run.read_recipe(a.on, overrides)
+        measured = run.compare(models, lambda _: run.evaluation_of(recipe), a.report)
+    show(a, models[0] if len(models) == 1 else "", rows(measured), heads(measured) if len(models) > 1 else ())
+    if a.csv is not None:
+        run.write_text(a.csv, as_csv(measured))
+        say(f"table: {a.csv}")
     if a.report:
         say(f"report: {a.report}")
-    return metrics
+    if len(measured) == 1:
+        return measured[0].metrics
+    differences = {one.name: {k: list(v) for k, v in one.less(measured[0]).items()} for one in measured[1:]}
+    return {"models": {one.name: dict(one.metrics) for one in measured}, "differences": differences}
