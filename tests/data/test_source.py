@@ -83,6 +83,18 @@ def test_classes_given(tmp_path: Path) -> None:
         named.label(float("nan"), "key")
 
 
+def test_classes_given_as_yaml(tmp_path: Path) -> None:
+    assert Classes.of(write(tmp_path / "a.yaml", "- dog\n- no\n- 7\n"), ["dog"]).names == ("dog", "no", "7")
+    named = Classes.of(write(tmp_path / "b.yml", "# codes\nn02: [tabby, cat]\nn01: crane\n3: 'yes'\n"), ["n01"])
+    assert named == Classes(("tabby", "crane", "yes"), {"n02": 0, "n01": 1, "3": 2})
+    for content in ("[dog, null]", "{a: true}", "[[dog]]", "- dog\n-\n"):
+        with pytest.raises(ValueError, match=r"class_names: .*c\.yaml cannot be read as YAML names: .* is not a name"):
+            Classes.of(write(tmp_path / "c.yaml", content), [])
+    for content in ("[", "!!python/object/apply:os.system [ls]", "dog", "", "{a: []}"):
+        with pytest.raises(ValueError, match=r"class_names: .*c\.yaml"):
+            Classes.of(write(tmp_path / "c.yaml", content), [])
+
+
 def test_mistakes_in_class_names(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"none of the labels in the data is among the 2 given names.*did you mean 'dog'"
@@ -91,7 +103,7 @@ def test_mistakes_in_class_names(tmp_path: Path) -> None:
     write(tmp_path / "name.txt", "a")
     with pytest.raises(ValueError, match=r"names\.txt: no such file; did you mean 'name\.txt'"):
         Classes.of(tmp_path / "names.txt", [])
-    for content in ("{", "3", '{"a": []}', "[" * 100_000):
+    for content in ("{", "3", '{"a": []}', "[" * 100_000, "[null]"):
         with pytest.raises(ValueError, match=r"class_names: .*bad\.json"):
             Classes.of(write(tmp_path / "bad.json", content), [])
 

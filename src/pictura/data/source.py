@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pictura.config import Config
+from pictura.config.text import parse
 
 MAX_BYTES = 256 * 2**20  # of one encoded picture; a larger file is somebody's mistake or an attack
 PICTURE_SUFFIXES = frozenset(
@@ -132,7 +133,7 @@ class Classes:
 
     @classmethod
     def of(cls, given: Sequence[str] | Path | None, values: Iterable[Any] = ()) -> "Classes":
-        """`given` by the user: names in order, or a file: text of one name a line, a JSON list, or JSON of value: name.
+        """`given` by the user: names in order, or a file: text of one name a line, a JSON or YAML list, or value: name.
         Else found among the `values`: sorted words; values that are all numbers are the labels themselves."""
         values = {value for value in values if not is_empty(value)}
         if given is None:
@@ -182,20 +183,28 @@ def _number(value: Any) -> int | None:
 
 def _read_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """`path` -> what the labels are called in the data, and the names for people."""
-    text = existing(path, "file").read_text(encoding="utf-8-sig", errors="replace")
-    if path.suffix.lower() != ".json":
+    text, kind = existing(path, "file").read_text(encoding="utf-8-sig", errors="replace"), path.suffix.lower()
+    if kind not in (".json", ".yaml", ".yml"):
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
         return lines, lines
+    what = "JSON" if kind == ".json" else "YAML"
     try:
-        given = json.loads(text)
+        given = json.loads(text) if kind == ".json" else parse(text)
         if isinstance(given, dict):
             firsts = (name[0] if isinstance(name, list) else name for name in given.values())
-            return tuple(given), tuple(map(str, firsts))
+            return tuple(map(_word, given)), tuple(map(_word, firsts))
         if isinstance(given, list):
-            return tuple(map(str, given)), tuple(map(str, given))
+            return tuple(map(_word, given)), tuple(map(_word, given))
     except (ValueError, IndexError, RecursionError) as error:
-        raise ValueError(f"class_names: {path} cannot be read as JSON names: {error}") from error
-    raise ValueError(f"class_names: {path} should hold a JSON list of names, or an object of label: name")
+        raise ValueError(f"class_names: {path} cannot be read as {what} names: {error}") from error
+    raise ValueError(f"class_names: {path} should hold a {what} list of names, or an object of label: name")
+
+
+def _word(value: Any) -> str:
+    """A name in JSON or YAML. ValueError for nothing, true and false, and lists, which are names to nobody."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{str(value)[:80]} is not a name; if it is meant, put it in quotes")
+    return str(value)
 
 
 def shown(text: str) -> str:
