@@ -18,6 +18,7 @@ from pictura.config import load
 from pictura.config.text import parse as parse_yaml
 from pictura.data.bpe import TrainTokenizerConfig
 from pictura.evaluation.embed import Embedder
+from pictura.evaluation.prompts import Prompts
 from pictura.models.base import ModelConfig
 from pictura.models.vilt import ViLTConfig
 from pictura.recipe import Recipe, prepare, recipe_names
@@ -95,8 +96,12 @@ def test_the_map_shows_every_page() -> None:
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_a_recipe_can_be_read(text: str) -> None:
-    """A block with `training` and `data` is a recipe; any other is a part of one, laid over the demo's."""
+    """A block with `training` and `data` is a recipe, one that begins with `templates` a file of prompts; any other is a
+    part of a recipe, laid over the demo's."""
     part = parse_yaml(text)
+    if text.startswith("templates:"):
+        assert load(Prompts, part).templates
+        return
     whole = {"objectives", "data", "training"} <= part.keys()
     load(Recipe, *([] if whole else [str(DEMO)]), part)
 
