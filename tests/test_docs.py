@@ -96,8 +96,8 @@ def test_the_map_shows_every_page() -> None:
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_a_recipe_can_be_read(text: str) -> None:
-    """A block with `training` and `data` is a recipe, one that begins with `templates` a file of prompts; any other is a
-    part of a recipe, laid over the demo's."""
+    """A block with `training` and `data` is a recipe, one that begins with `templates` a file of prompts; any other is
+    a part of a recipe, laid over the demo's."""
     part = parse_yaml(text)
     if text.startswith("templates:"):
         assert load(Prompts, part).templates
