@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pictura.training import precision
 from pictura.training.precision import Masters
 
 
@@ -172,3 +173,15 @@ def test_batch_norm_stays_float32(training: bool) -> None:
     masters.collect()
     assert masters.masters["1.bias"].grad is norm.bias.grad
     torch.testing.assert_close(norm.bias.grad, exact.bias.grad)
+
+
+@pytest.mark.parametrize(("asked", "has", "used"), [
+    ("bf16", True, torch.bfloat16), ("bf16", False, torch.float32), ("float32", True, torch.float32),
+])  # fmt: skip
+def test_a_cpu_that_only_imitates_bf16_computes_in_float32(
+    asked: str, has: bool, used: torch.dtype, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(precision, "runs_here", lambda: has)
+    assert precision.computed_in(asked, torch.device("cpu")) is used
+    assert precision.computed_in(asked, torch.device("cuda")) is (torch.bfloat16 if asked == "bf16" else torch.float32)
+    assert ("this CPU has no products of bf16" in caplog.text) is (asked == "bf16" and not has)

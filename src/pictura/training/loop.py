@@ -32,7 +32,7 @@ from pictura.training.gradient_cache import cached_backward, check_cacheable
 from pictura.training.metrics import MetricsLog
 from pictura.training.optimizers import OptimizerConfig, owned
 from pictura.training.parts import compile_blocks, freeze, hold, recompute, remembering
-from pictura.training.precision import Masters
+from pictura.training.precision import Masters, computed_in
 from pictura.training.progress import Progress, measured_peak
 from pictura.training.schedules import ScheduleConfig
 from pictura.training.signals import Stopped, StopRequest
@@ -106,13 +106,13 @@ class Trainer:
             recompute(task)
         if config.compile:
             compile_blocks(task)
-        bf16, sharded = config.precision == "bf16", config.parallel == "fsdp" and world() > 1
+        self.dtype, sharded = computed_in(config.precision, self.device), config.parallel == "fsdp" and world() > 1
         if sharded:  # FSDP keeps float32 shards and casts each once, when it gathers them
-            self.module = wrap(task, "fsdp", bf16=bf16)
+            self.module = wrap(task, "fsdp", bf16=self.dtype is torch.bfloat16)
             self.masters = Masters(task)
         else:
             start_equal(task)  # here, since DDP would see bf16 copies only
-            self.masters = Masters(task, torch.bfloat16 if bf16 else torch.float32)
+            self.masters = Masters(task, self.dtype)
             self.module = wrap(task, "ddp")
             self.masters.publish()
         self.optimizer = optimizer.build(self.masters.trainable())
@@ -314,13 +314,12 @@ class Trainer:
         if size > 1:
             with remembering(self.task):
                 flops = count_flops(self.task, {k: v[:2] for k, v in batch.items()}) * size * world()
-        dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
         return Progress(
             self.config.steps,
             start=self.step,
             samples=size * world(),
             flops=flops,
-            peak=measured_peak(self.device, dtype) * world() if is_main() else None,
+            peak=measured_peak(self.device, self.dtype) * world() if is_main() else None,
             enabled=is_main(),
         )
 

@@ -6,6 +6,7 @@ stay float32, and so does batch norm, whose kernels take gains and statistics in
 Micikevicius et al., Mixed Precision Training, 2018, section 3.1.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -13,10 +14,26 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pictura.distributed.batch_norm import batch_norms
+from pictura.distributed.ranks import is_main
+from pictura.layers.linear import runs_here
+
+logger = logging.getLogger(__name__)
 
 LARGE = 2**23
 """Numbers that take 32 MiB: what is larger, the C library returns to the system when it is freed, and fresh pages are
 slow to get: a vocabulary's gradient took longer to widen than all others together."""
+
+
+def computed_in(precision: str, device: torch.device) -> torch.dtype:
+    """What `training.precision` means on this machine: on a CPU without products of bf16, float32 serves, since torch
+    imitates them there at a thirtieth of the speed; a line says so."""
+    if precision != "bf16":
+        return torch.float32
+    if device.type == "cpu" and not runs_here():
+        if is_main():
+            logger.warning("training.precision: this CPU has no products of bf16; float32 is used")
+        return torch.float32
+    return torch.bfloat16
 
 
 class Masters:
