@@ -274,7 +274,7 @@ def test_plan(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["steps"] == 250
     assert facts["epochs"] == pytest.approx(250 / 12)  # 200 examples are 12 whole batches of 16
     assert facts["hours"] == pytest.approx(250 * facts["seconds_per_step"] / 3600)
-    assert set(place.iterdir()) == {place / n for n in ("runs", "a.png", "more", "labels.txt", "tiny.yaml")}
+    assert set(place.iterdir()) == {place / n for n in ("runs", "a.png", "more", "kinds", "labels.txt", "tiny.yaml")}
 
 
 def test_demo(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

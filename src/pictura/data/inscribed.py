@@ -1,4 +1,4 @@
-"""`inscribed`: pictures with the name of another class written across them: does a model read, or look?
+"""`inscribed`: pictures with the name of another class written across them. Does a model read, or look?
 
 The typographic attack of Goh et al., Multimodal Neurons in Artificial Neural Networks, Distill 2021, section
 "Typographic attacks", whose labels are photographed; these are drawn.
