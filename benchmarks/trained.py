@@ -27,6 +27,12 @@ def kept(name: str) -> list[Run]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def keep(name: str, run: Run) -> None:
+    """Add a run to those that were made."""
+    with (RESULTS / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(run) + "\n")
+
+
 def train_missing(
     name: str, runs: Iterable[Run], train: Callable[[Run], Run], told: str, seconds: float, jobs: int = 1
 ) -> None:
@@ -38,8 +44,7 @@ def train_missing(
     done = kept(name)
     missing = [run for run in runs if not any(run.items() <= other.items() for other in done)]
     for number, (run, result) in enumerate(made(missing, train, time.monotonic() + seconds, jobs), 1):
-        with (RESULTS / f"{name}.jsonl").open("a") as file:
-            file.write(json.dumps(result) + "\n")
+        keep(name, result)
         facts = " ".join(str(value) for value in run.values())
         sys.stderr.write(
             f"{number} of {len(missing)}: {facts}: {told} {result[told]:.1%} in {result['seconds']:.0f} s\n"

@@ -1,8 +1,8 @@
 """Zero-shot classification of a folder of JPEG files, as a whole process: from a cold start to a file of answers.
 
-Ours is one command, `pictura classify MODEL FOLDER --labels FILE --templates imagenet --top 1 --json`. The peers are
-the scripts of `zeroshot_scripts.py`, which write a CSV of path, label and probability. All hold the same random weights
-of ViT-B/32, each from a folder on disk in its own project's layout, and look at the same drawn pictures.
+Ours is one command, `pictura classify MODEL FOLDER --labels FILE --templates imagenet --top 1 --csv FILE`. The peers
+are the scripts of `zeroshot_scripts.py`, which write the same table of path, label and probability. All hold the same
+random weights of ViT-B/32, each from a folder on disk in its own project's layout, and look at the same drawn pictures.
 
 The process that compares makes one temporary folder for all its cases, tells it to both sides by an environment
 variable, and removes it at its end: the side that comes first writes pictures and models, the other finds them.
@@ -11,7 +11,6 @@ variable, and removes it at its end: the side that comes first writes pictures a
 from __future__ import annotations
 
 import atexit
-import json
 import math
 import os
 import shutil
@@ -156,10 +155,10 @@ class ZeroshotFolder(Case):
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}  # the command takes a GPU where there is one
 
         def classify(pictures: Path, labels: Path, templates: str, answers: Path) -> None:
-            asked = ["--labels", str(labels), "--templates", templates, "--top", "1", "--json"]
-            run([*words, str(pictures), *asked], hidden, answers)
+            asked = ["--labels", str(labels), "--templates", templates, "--top", "1", "--csv", str(answers)]
+            run([*words, str(pictures), *asked], hidden)
 
-        return self.prepared(classify, read_json)
+        return self.prepared(classify)
 
     def peer(self, device: str) -> Callable[[], torch.Tensor]:
         model = self.model("open_clip" if self.script == "open_clip" else "huggingface")
@@ -170,13 +169,9 @@ class ZeroshotFolder(Case):
             asked = ["--labels", str(labels), "--templates", templates, "--answers", str(answers)]
             run([*words, "--pictures", str(pictures), *asked])
 
-        return self.prepared(classify, zeroshot_scripts.read)
+        return self.prepared(classify)
 
-    def prepared(
-        self,
-        classify: Callable[[Path, Path, str, Path], None],
-        read: Callable[[Path], Sequence[tuple[str, str, float]]],
-    ) -> Callable[[], torch.Tensor]:
+    def prepared(self, classify: Callable[[Path, Path, str, Path], None]) -> Callable[[], torch.Tensor]:
         """`classify(pictures, labels, templates, answers)` over the whole folder, once it has run over a small one, so
         that code and weights lie in the page cache. The call returns [n] probabilities of the best labels, by the
         files' names.
@@ -196,7 +191,7 @@ class ZeroshotFolder(Case):
             with tempfile.TemporaryDirectory() as folder:
                 answers = Path(folder) / "answers"
                 classify(pictures, labels, self.templates, answers)
-                rows = sorted(read(answers))
+                rows = sorted(zeroshot_scripts.read(answers))
             assert [Path(row[0]).name for row in rows] == sorted(file.name for file in pictures.iterdir())
             return torch.tensor([row[2] for row in rows])
 
@@ -213,24 +208,17 @@ def best_precision(device: str) -> str:
     return "amp_bf16" if device != "cpu" or runs_here() else "fp32"
 
 
-def run(words: Sequence[str], environment: dict[str, str] | None = None, out: Path | None = None) -> None:
-    """A Python of its own from start to end, off the hub, its standard output in `out`; RuntimeError where it fails."""
+def run(words: Sequence[str], environment: dict[str, str] | None = None) -> None:
+    """A Python of its own from start to end, off the hub; RuntimeError where it fails."""
     mine = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # bytecode as users have it
     mine |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"} | (environment or {})
-    with Path(out or os.devnull).open("wb") as answers:
-        done = subprocess.run(
-            [sys.executable, *words], cwd=ROOT, env=mine, stdin=subprocess.DEVNULL, stdout=answers,
-            stderr=subprocess.PIPE, check=False,
-        )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=mine, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
     if done.returncode:
         told = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
         raise RuntimeError(f"{' '.join(words[:4])} ended with code {done.returncode}: {' | '.join(told)}")
-
-
-def read_json(file: Path) -> list[tuple[str, str, float]]:
-    """(path, label, probability), of what `pictura classify --top 1 --json` writes."""
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return [(path, *next(iter(best.items()))) for path, best in found.items()]
 
 
 BEST = "bf16 where the processor multiplies it, else float32"

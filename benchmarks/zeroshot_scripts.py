@@ -14,6 +14,7 @@ from typing import Any
 
 BATCH, WORKERS = 64, 2
 MANY = 256  # pictures of a batch of the pipeline, which reads all labels anew for each
+HEADS = "path", "label", "probability"
 ONE = "a photo of a {}."  # where a script can take one sentence only
 
 
@@ -83,15 +84,19 @@ def with_transformers(a: argparse.Namespace) -> None:
 
 
 def write(file: Path, paths: list[str], rows: list[tuple[str, float]]) -> None:
-    """path, label, probability."""
+    """A line of heads, and path, label, probability, as `pictura classify --top 1 --csv` writes them."""
     with file.open("w", encoding="utf-8", newline="") as out:
-        csv.writer(out).writerows((path, *row) for path, row in zip(paths, rows, strict=True))
+        table = csv.writer(out)
+        table.writerow(HEADS)
+        table.writerows((path, *row) for path, row in zip(paths, rows, strict=True))
 
 
 def read(file: Path) -> list[tuple[str, str, float]]:
-    """What `write` has written."""
+    """(path, label, probability) of each picture, as either side has written them."""
     with file.open(encoding="utf-8", newline="") as rows:
-        return [(path, label, float(chance)) for path, label, chance in csv.reader(rows)]
+        heads, *lines = csv.reader(rows)
+    assert tuple(heads) == HEADS, heads
+    return [(path, label, float(chance)) for path, label, chance in lines]
 
 
 SCRIPTS = {"open_clip": with_open_clip, "transformers": with_transformers}

@@ -29,6 +29,7 @@ def test_a_picture_its_strokes_and_its_film(
     with Image.open(tmp_path / "star.gif") as film:
         assert film.n_frames == 5 and film.size == (48, 48)  # type: ignore[attr-defined]
     assert (tmp_path / "r.html").stat().st_size > 1000
+    assert {path.name for path in tmp_path.iterdir()} == {"star.png", "star.svg", "star.gif", "r.html"}
 
 
 def test_people_read_a_table(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

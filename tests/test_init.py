@@ -1,8 +1,11 @@
 import importlib.metadata
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import pictura
 
@@ -16,6 +19,38 @@ def imported_by(code: str) -> set[str]:
 
 def test_import_pictura_imports_nothing_else() -> None:
     assert imported_by("import pictura") - imported_by("pass") == {"pictura"}
+
+
+HEAVY = (
+    "torch._dynamo", "torch._inductor", "torch.distributed.checkpoint", "torch.distributed.fsdp",
+    "torch.distributed.tensor", "torch.utils.tensorboard", "sympy", "triton", "torchvision", "pandas", "scipy",
+    "matplotlib", "huggingface_hub", "av", "faster_coco_eval", "pictura.recipe", "pictura.training.loop",
+)  # fmt: skip
+
+
+def test_a_model_is_used_without_what_trains_one(trained: Path, tmp_path: Path) -> None:
+    """Together they take longer to import than torch itself: from a name on the command line to an answer."""
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "a.png")
+    asked = ["classify", str(trained / "model"), str(tmp_path / "a.png"), "--labels", "a,b", "--json"]
+    code = (
+        "import sys, pictura.run\n"
+        "from pictura.cli import main\n"
+        f"before = set({HEAVY}) & set(sys.modules)\n"
+        f"code, after = main({asked}), set({HEAVY}) & set(sys.modules)\n"
+        "assert code == 0 and not before | after, (before, after)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_of_the_recipe_come_through_run() -> None:
+    from pictura import recipe, run
+
+    for name in ("Prepared", "Recipe", "prepare", "read_recipe", "recipes"):
+        assert getattr(run, name) is getattr(recipe, name)
+    assert all(hasattr(run, name) for name in run.__all__)
+    with pytest.raises(AttributeError, match=r"module 'pictura\.run' has no attribute 'receipt'"):
+        _ = run.receipt
 
 
 def test_load_is_the_one_of_run() -> None:

@@ -1,4 +1,10 @@
-"""From a recipe to a trained, measured model folder: with `cli.py`, the files that see every room."""
+"""From a recipe to a trained, measured model folder: with `cli.py`, the files that see every room.
+
+Every verb comes through here, most of them to use a model. What training alone needs, torch's compiler and sharding
+among it, takes as long to import as torch itself, so it is imported by the functions that train.
+"""
+
+from __future__ import annotations
 
 import json
 import logging
@@ -9,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +39,13 @@ from pictura.evaluation.panels import Code, Panel, Table
 from pictura.evaluation.ready import load
 from pictura.evaluation.report import write_report
 from pictura.evaluation.teach import teach as fill
-from pictura.recipe import Prepared, Recipe, enough_memory, on_main, prepare, read_recipe, recipes
-from pictura.training.loop import Trainer
 from pictura.training.metrics import json_ready, read_metrics
 from pictura.training.progress import PATIENCE, Progress
 from pictura.weights.folder import empty, save_folder
+
+if TYPE_CHECKING:
+    from pictura.recipe import Prepared, Recipe, prepare, read_recipe, recipes
+    from pictura.training.loop import Trainer
 
 __all__ = ["Prepared", "Recipe", "demo", "evaluate", "load", "prepare", "read_recipe", "recipes", "resume", "train"]
 
@@ -49,12 +57,23 @@ MODEL, REPORT, RESULTS = "model", "report.html", "results.json"  # and at its en
 LEFT = (TOKENIZER, f".{CONFIG}.")  # what a run leaves there that was killed before it began
 
 
+def __getattr__(name: str) -> Any:
+    """Names of `pictura.recipe` that this module passes on, which brings all of training, on first use."""
+    if name in __all__:
+        from pictura import recipe
+
+        return getattr(recipe, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def train(recipe: Recipe, folder: Path, *, say: Say = logger.info) -> dict[str, float]:
     """Train into `folder`; returns the last metrics.
 
     Leaves config.yaml, metrics.jsonl, checkpoints/, model/ (a model folder), report.html and results.json. Started by
     `torchrun`, all processes call this. ValueError for what the user can mend; Stopped when asked to stop.
     """
+    from pictura.recipe import on_main, prepare
+
     began = time.time()
     with processes() as ranks:
         on_main(lambda: claim(folder))
@@ -70,6 +89,8 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, say: Say = logger.inf
     """Go on with the run in `folder` from its newest checkpoint (or its beginning, where it has none yet), to the same
     losses as if it had never stopped. `overrides` change its recipe from here on: `training.steps=2000` trains longer.
     """
+    from pictura.recipe import Recipe, on_main, prepare
+
     with processes() as ranks:
         if not (folder / CONFIG).is_file():  # the last thing that a run writes before it begins
             raise ValueError(f"{folder}: there is no run here to resume (no {CONFIG}); start one without --resume")
@@ -95,6 +116,8 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, say: Say = logger.inf
 
 
 def trainer_of(prepared: Prepared, folder: Path, device: torch.device) -> Trainer:
+    from pictura.training.loop import Trainer
+
     r = prepared.recipe
     optimizer = r.optimizer.scaled(r.loader.batch_size)  # the recipe stays as it was given, so it is scaled once
     return Trainer(prepared.task, r.training, optimizer, r.schedule, folder, seed=r.seed, device=device)
@@ -102,6 +125,8 @@ def trainer_of(prepared: Prepared, folder: Path, device: torch.device) -> Traine
 
 def keep_bad(prepared: Prepared, folder: Path) -> None:
     """Bad samples go into a file of the run from here on; those that are in it are known."""
+    from pictura.recipe import on_main
+
     bad = prepared.batches.bad
     on_main(lambda: bad.keep(folder / BAD))
     if not is_main():  # what all have found in opening the data is written already
@@ -116,6 +141,8 @@ def bad_samples(prepared: Prepared) -> list[tuple[str, str]]:
 
 def go(prepared: Prepared, trainer: Trainer) -> dict[str, float]:
     """Train to the last step and evaluate; returns the metrics of that step."""
+    from pictura.recipe import enough_memory, on_main
+
     embedder = Embedder(prepared.task.model, prepared.tokenizer, device=trainer.device)
     alone = world() == 1 or trainer.config.parallel == "fsdp"  # of a sharded model, every process holds a part
 
@@ -140,6 +167,8 @@ def finish(
     prepared: Prepared, trainer: Trainer, metrics: Mapping[str, float], say: Say, took: str = ""
 ) -> dict[str, float]:
     """Write the model folder, the report and, when all is there, the results of a run."""
+    from pictura.recipe import on_main
+
     weights = trainer.weights()  # every process takes part: shards are gathered
     recipe, folder, bad = prepared.recipe, trainer.folder, bad_samples(prepared)
 
@@ -199,10 +228,10 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: aside first, then renamed."""
+    """Write a file whole: aside first, then renamed. Names of files that are no UTF-8 come out as they are on disk."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="surrogateescape")
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -233,6 +262,8 @@ def evaluation_of(recipe: Recipe) -> Mapping[str, EvaluatorConfig]:
 
 def is_data(given: str) -> bool:
     """Whether a word names data, and not a recipe: a .yaml file is a recipe unless it says `kind`."""
+    from pictura.recipe import recipes
+
     if given in recipes():
         return False
     if given.endswith((".yaml", ".yml")):
@@ -377,6 +408,8 @@ DEMO = {
 
 def demo(folder: Path, overrides: Sequence[str] = (), say: Say = logger.info) -> dict[str, float]:
     """Train the demo recipe and return what it can do without ever having had a label, and the seconds it took."""
+    from pictura.recipe import read_recipe
+
     began = time.time()
     metrics = train(read_recipe("demo", overrides), folder, say=say)
     found = {name: value for name, value in metrics.items() if name.startswith(("zeroshot/", "retrieval/"))}

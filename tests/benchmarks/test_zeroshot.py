@@ -55,17 +55,15 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Instead of a process each, here, in float32: an import of the peers takes longer than all of the rest."""
     asked: list[list[str]] = []
     monkeypatch.setattr("pictura.evaluation.ready.runs_here", lambda: False)
 
-    def run(words: list[str], environment: dict[str, str] | None = None, out: Path | None = None) -> None:
+    def run(words: list[str], environment: dict[str, str] | None = None) -> None:
         asked.append(words)
         if words[1] == "pictura":
-            assert out is not None
             assert cli.main(words[2:]) == 0
-            out.write_text(capsys.readouterr().out)
         else:
             monkeypatch.setattr("sys.argv", words[1:])
             zeroshot_scripts.main()
@@ -86,7 +84,6 @@ def test_both_sides_give_one_answer(
     def heard(read: Callable[[Path], list[tuple[str, str, float]]]) -> Callable[[Path], list[tuple[str, str, float]]]:
         return lambda file: said.append(found := sorted(read(file))) or found
 
-    monkeypatch.setattr(zeroshot, "read_json", heard(zeroshot.read_json))
     monkeypatch.setattr(zeroshot_scripts, "read", heard(zeroshot_scripts.read))
     ours, peer = case.ours("cpu")(), case.peer("cpu")()
     assert len(in_process) == 4  # each has run over two pictures first

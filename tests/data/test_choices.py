@@ -190,6 +190,8 @@ def test_mistakes(tmp_path: Path) -> None:
         build(tmp_path / "t.cvs")
     with pytest.raises(ValueError, match=r"^path: .*t\.csv has no usable row; nothing is in it$"):
         build(tmp_path / "t.csv")
+    with pytest.raises(ValueError, match=r"^path: .*none\.csv has no usable row; nothing is in it$"):
+        build(write(tmp_path / "none.csv", ""))
     with pytest.raises(ValueError, match=r"no usable row; for example .*t\.csv:2: names no picture; call the column"):
         build(table(tmp_path / "t.csv", ["foto", "true", "false"], ["a.jpg", "x", "y"]))
     with pytest.raises(ValueError, match=r"no picture such as 'a\.jpg' in .*; set `images`"):

@@ -10,7 +10,7 @@ import pytest
 
 from pictura.config import load
 from pictura.data.source import BadSample, Source, SourceConfig
-from pictura.data.table import TableConfig
+from pictura.data.table import TableConfig, whole_records
 from tests.data.files import jpeg, shared, write
 
 ROWS = [
@@ -72,6 +72,24 @@ def test_columns_by_name(root: Path, suffix: str) -> None:
         (["a, first", "a other", "a sécond"], 0),
         (["b other", 'b "quoted"\nin two lines'], 1),
     ]
+
+
+def test_whole_rows_are_told_by_columns_in_lower_case(root: Path) -> None:
+    rows: list[dict[str, Any]] = [{" Image ": "a.jpg", "TRUE": "A, b"}, {" Image ": "b.jpg", "TRUE": ""}]
+    for suffix in (".csv", ".tsv"):
+        bad: list[BadSample] = []
+        path = table(root, suffix, rows)
+        write(path, path.read_bytes() + b"alone\r\n")
+        assert list(whole_records(path, bad)) == [
+            (f"{path}:2", {"image": "a.jpg", "true": "A, b"}),
+            (f"{path}:3", {"image": "b.jpg", "true": ""}),
+        ]
+        assert [one.key for one in bad] == [f"{path}:4"]
+        assert list(whole_records(write(path, ""), bad)) == [], "an empty file is for the caller to judge"
+    late = [{"a": 1}] * 150 + [{"a": 2, "B": [3]}]
+    assert [cells for _, cells in whole_records(table(root, ".jsonl", late), [])] == late, (
+        "keys as they are, late or not"
+    )
 
 
 def test_columns_of_lists(root: Path) -> None:

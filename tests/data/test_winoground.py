@@ -61,7 +61,7 @@ def test_a_csv_without_tags_and_with_suffixes(tmp_path: Path) -> None:
     rows = [row(n, image_0=f"ex_{n}_img_0.jpg", image_1=f"ex_{n}_img_1.jpg") for n in (1, 2)]
     names = ["image_0", "image_1", "caption_0", "caption_1"]
     with open(tmp_path / "examples.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([names, *([one[name] for name in names] for one in rows)])
+        csv.writer(file).writerows([[name.upper() for name in names], *([one[name] for name in names] for one in rows)])
     pictures(tmp_path / "far", 1, 2, suffix=".jpg")
     source = build(tmp_path / "examples.csv", tmp_path / "far")
     assert source.provides == {"image", "choices", "answer", "pair"}

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,25 @@ def mean_of_squares(rows: slice) -> dict[str, Tensor]:
     return {"mean": mean.detach(), "weight": weight.grad, "x": x.grad}
 
 
+def compiled(rows: slice) -> dict[str, Tensor]:
+    """Twice the features of all, by code that is compiled around the gathering, and the gradients of their sum."""
+
+    def twice(x: Tensor) -> Tensor:
+        return gather({"x": x + 1})["x"] * 2
+
+    x = values(rows).requires_grad_()
+    whole = torch.compile(twice, backend="eager")(x)
+    whole.sum().backward()
+    assert x.grad is not None
+    return {"whole": whole.detach(), "x": x.grad}
+
+
 def main(folder: Path) -> None:
     """In each of two processes: its rows come after those of the processes before it."""
     r = ranks.start("gloo", timeout=60).rank
     own = {name: slice(sum(many[:r]), sum(many[: r + 1])) for name, many in SHARED.items()}
-    torch.save({name: mean_of_squares(rows) for name, rows in own.items()}, folder / f"{r}.pt")
+    found = {name: mean_of_squares(rows) for name, rows in own.items()}
+    torch.save(found | {"compiled": compiled(slice(3 * r, 3 * r + 3))}, folder / f"{r}.pt")
     ranks.stop()
 
 
@@ -77,6 +92,17 @@ def test_unequal_processes_are_told_apart(results: Results) -> None:
         assert f"between 2 and 3 examples (process {rank}: {3 - rank})" in said["sizes"]
         assert "different features" in said["names"] and ("image" if rank else "text") in said["names"]
         assert "different features" in said["dtypes"] and ("float32" if rank else "bfloat16") in said["dtypes"]
+
+
+def test_inside_compiled_code(shared: Results) -> None:
+    for result in shared:
+        torch.testing.assert_close(result["compiled"]["whole"], 2 * (values(slice(6)) + 1))
+        torch.testing.assert_close(result["compiled"]["x"], torch.full((3,), 4.0))  # 2 of each process
+
+
+def test_importing_it_does_not_import_the_compiler() -> None:
+    code = "import sys, pictura.distributed.gather; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("many", SHARED)

@@ -1,6 +1,13 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from pictura.data.scenes import ScenesConfig
 from pictura.evaluation.audit import findings, graded, panel
+from pictura.evaluation.base import measure
+from pictura.evaluation.embed import Embedder
+from pictura.evaluation.suite import limits
 
 METRICS = {
     "zeroshot/top1": 0.9,
@@ -47,6 +54,22 @@ def test_the_worst_come_first_and_say_what_helps() -> None:
 def test_what_was_not_looked_at_is_not_told() -> None:
     assert findings({}) == []
     assert [one.what for one in findings({"zeroshot/fine/top1": 0.5})] == ["fine"]
+
+
+def test_evaluators_yield_what_is_judged(embedder: Embedder) -> None:
+    """Names that an evaluator changes would be passed over in silence. (`test_suite` has the other limits.)"""
+    kind: dict[str, Any] = {"objects": (1, 1), "gives": ("image", "label"), "label_of": "shape", "image_size": 32}
+    chosen: dict[str, Any] = limits(ScenesConfig(**kind, count=60), ScenesConfig(**kind, count=150, seed=1), "drawn")
+    chosen["few_shot"] = replace(chosen["few_shot"], shots=(1,), draws=1)
+    chosen["robustness"] = replace(chosen["robustness"], corruptions=("contrast",))
+    metrics = measure({name: config.build() for name, config in chosen.items()}, embedder)
+    assert "zeroshot/top1" in metrics
+    found = findings(metrics | {"zeroshot/top1": 0.5})  # none is right at all: corruptions would not be told of
+    assert [one.what for one in found] == [
+        "written words", "corrupted pictures", "few examples", "probabilities", "none of these",
+    ]  # fmt: skip
+    (few,) = (one.found for one in found if one.what == "few examples")
+    assert few.endswith(f"begun at the names, {100 * metrics['few_shot/prompt_logistic/dip']:.1f}")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pictura.evaluation.intervals import bootstrap, half_width, paired, student, wilson
+from pictura.evaluation.intervals import bootstrap, half_width, paired, student, unpaired, wilson
 
 
 def test_wilsons_interval() -> None:
@@ -35,6 +35,17 @@ def test_pairs_tell_more_than_two_intervals() -> None:
     assert difference == pytest.approx(float(one.double().mean() - other.double().mean()))
     assert 0 < low < difference < high
     assert wilson(int(other.sum()), 500)[1] > wilson(int(one.sum()), 500)[0], "alone, they overlap"
+
+
+def test_unpaired_is_wider_than_either() -> None:
+    rng = np.random.default_rng(2)
+    one, other = torch.from_numpy(rng.normal(1, 1, 300)), torch.from_numpy(rng.normal(0, 2, 500))
+    difference, low, high = unpaired(one, other)
+    half = 1.96 * math.sqrt(float(one.var()) / 300 + float(other.var()) / 500)
+    assert difference == pytest.approx(float(one.mean() - other.mean()))
+    assert (low, high) == pytest.approx((difference - half, difference + half), abs=0.15 * half)
+    _, low, high = unpaired(one, one)
+    assert low < -0.1 and high > 0.1, "each is drawn by itself"
 
 
 def test_students_t_is_that_of_printed_tables() -> None:

@@ -18,6 +18,7 @@ from pictura.evaluation.panels import (
     Picture,
     Table,
     data_uri,
+    percent,
     shown,
 )
 
@@ -76,6 +77,7 @@ def test_any_text_changes_no_element(text: str) -> None:
 
 def test_metrics_are_written_as_people_do() -> None:
     assert shown("zeroshot/shape/top1", 0.98712) == "98.7 %"
+    assert percent(0.98712) == "98.7 %" and percent(-0.5) == "-50.0 %"
     assert shown("retrieval/image_to_text/R@10", 1.0) == "100.0 %"
     assert shown("retrieval/image_to_text/median_rank", 3.0) == "3"
     assert shown("clip/loss", 0.123456) == "0.1235"

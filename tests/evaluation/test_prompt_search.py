@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def test_without_labels(answering: Embedder, tmp_path: Path) -> None:
     assert found.best.right is None and not found.told
     assert found.as_file("more").startswith("about: all together, weighted without labels, the best of 3 on more\n")
     write_report(tmp_path / "r.html", title="t", metrics={}, panels=panels(found))
+
+
+@pytest.mark.parametrize("labels", [[i % 4 for i in range(40)], None])
+def test_where_every_set_describes_its_classes_nothing_is_joined(answering: Embedder, labels: list[int] | None) -> None:
+    sets = {"described": SETS["described"], "otherwise": replace(SETS["described"], templates=("the photo of a {}",))}
+    found = search(answering, Made(40, labels=labels, names=NAMES), NAMES, sets)
+    assert [trial.name for trial in found.trials] == [*sets]
+    assert found.best.name in sets and found.best.chosen_by == max(trial.chosen_by for trial in found.trials)
 
 
 def test_too_few_to_halve(answering: Embedder) -> None:

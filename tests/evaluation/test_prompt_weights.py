@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pictura.evaluation.prompt_weights import labelled, unlabelled
+from pictura.evaluation.prompt_weights import decided, labelled, unlabelled
 
 
 def world(noise: tuple[float, ...], n: int = 400, k: int = 5, e: int = 16) -> tuple[Tensor, Tensor, Tensor]:
@@ -21,6 +21,7 @@ def test_without_labels_it_is_a_plain_loop() -> None:
         logits = [[20 * float(picture @ own[:, c]) for c in range(5)] for picture in x]
         mean = [sum(row[c] for row in logits) / 20 for c in range(5)]
         scores.append(sum(max(row[c] - mean[c] for c in range(5)) for row in logits) / 20)
+    torch.testing.assert_close(decided(vectors, x, 20.0), torch.tensor(scores), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(unlabelled(vectors, x, 20.0), torch.tensor(scores).softmax(0), rtol=1e-4, atol=1e-6)
 
 

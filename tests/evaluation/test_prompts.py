@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pictura.evaluation.prompts import fill, prompts_of, sets, spoken, templates_of
+from pictura.config import load
+from pictura.evaluation.prompts import PROMPTS, Prompts, fill, prompts_of, sets, spoken, templates_of
 
 
 def test_the_named_sets_are_the_published_ones() -> None:
@@ -26,6 +27,11 @@ def test_the_scene_set_is_vilds() -> None:
 
 def test_names_are_said_as_people_say_them() -> None:
     assert spoken("aerosol_can/spray") == "aerosol can or spray"
+
+
+@pytest.mark.parametrize("name", sets())
+def test_a_set_is_a_file_that_anybody_could_have_written(name: str) -> None:
+    assert load(Prompts, Path(str(PROMPTS / f"{name}.yaml"))) == sets()[name]
 
 
 def test_every_set_has_slots() -> None:
@@ -80,3 +86,24 @@ def test_a_file_of_prompts(tmp_path: Path) -> None:
     assert found == prompts_of(path) and found.shares == (0.25, 0.75)
     assert found.phrases("dog") == ("hound", "pup") and found.phrases("cat") == ("cat",)
     assert prompts_of(found) is found
+
+
+def test_a_text_file_of_templates(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes("\ufeffa {}\r\n\r\n  the {} é\n".encode())
+    assert prompts_of(path).templates == templates_of(str(path)) == ("a {}", "the {} é")
+    assert prompts_of("a {}.txt").templates == ("a {}.txt",)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"a {}\na dog\n", "'a dog' has no {}"), (b"\n", "none given"), (b"\xff {}", "is no UTF-8 text"),
+     (b"a {}\n" * 300_000, "more than templates can be"), (None, "no templates there (No such file")],
+)  # fmt: skip
+def test_a_text_file_that_cannot_be(content: bytes | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        prompts_of(path)
+    assert said in str(caught.value) and str(caught.value).startswith(f"{path}: ")

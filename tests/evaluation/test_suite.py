@@ -38,6 +38,15 @@ def test_train_needs_labels(embedder: Embedder) -> None:
         suite(embedder.model, scenes(**LABELLED), scenes())
 
 
+def test_shifted_pictures_are_compared_by_names(embedder: Embedder) -> None:
+    labelled, shifted = scenes(**LABELLED), scenes(**LABELLED, split="style")
+    assert list(suite(embedder.model, labelled, shifted=shifted))[:3] == ["zeroshot", "calibration", "shift"]
+    with pytest.raises(ValueError, match=r"--shifted: .*--on has no labels"):
+        suite(embedder.model, scenes(), shifted=shifted)
+    with pytest.raises(ValueError, match=r"--shifted: .*\(classifier\) reads no texts"):
+        suite(built(BY_KIND["classifier"]), labelled, shifted=shifted)
+
+
 def test_the_limits_of_a_model_that_knows_nothing(embedder: Embedder) -> None:
     """All of an audit on drawn scenes, of very few."""
     chosen = drawn_limits(24)

@@ -126,3 +126,14 @@ def test_scales_of_fresh_weights() -> None:
 def test_mistakes_are_named(change: dict[str, float], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         load(TextTowerConfig, {"kind": "transformer"} | change)
+
+
+def test_where_nothing_is_learnt_a_shared_beginning_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = torch.tensor([[48, 7, 9, 49, 0, 0], [48, 7, 9, 11, 49, 0], [48, 7, 9, 11, 49, 0], [48, 3, 9, 49, 0, 0]])
+    wanted, given_ = MODEL(text), list[int]()
+    block = MODEL.blocks[0]
+    monkeypatch.setattr(block, "forward", lambda x, *rest, own=block.forward: given_.append(len(x)) or own(x, *rest))
+    with torch.no_grad():
+        torch.testing.assert_close(MODEL(text), wanted)
+    MODEL(text)
+    assert given_ == [4 + 2 + 0 + 3, 4 + 5 + 5 + 4]

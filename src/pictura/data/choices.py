@@ -1,10 +1,8 @@
 """`choices`: pictures with sentences of which one is true, in a table, or in the files of SugarCrepe. Hsieh et al.
 2023, arXiv:2306.14610; github.com/RAIVNLab/sugar-crepe."""
 
-import csv
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
@@ -14,7 +12,7 @@ import numpy as np
 from pictura.data.decode import clean_caption
 from pictura.data.official import COCO_FOLDERS, brief, files, find_picture, picture_folders
 from pictura.data.source import BadSample, Example, Source, SourceConfig, Strings, is_empty, read_file, shown
-from pictura.data.table import IMAGE_COLUMNS, json_lines
+from pictura.data.table import IMAGE_COLUMNS, TEXT_SUFFIXES, Records, whole_records
 
 MOST = 1000  # choices of one picture
 _KINDS = ("kind", "choice_kind", "category")
@@ -97,44 +95,17 @@ class ChoiceTable(Source):
         return self._choices[int(self._ends[index]) : int(self._ends[index + 1])]
 
 
-def _cells(path: Path, bad: list[BadSample]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _cells(path: Path, bad: list[BadSample]) -> Records:
     """Where it is, and the columns, of each row of a file."""
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv", ".tab"):
-        return text_rows(path, bad)
-    if suffix in (".jsonl", ".ndjson"):
-        return json_lines(path, bad)
+    if suffix in (*TEXT_SUFFIXES, ".jsonl", ".ndjson"):
+        return whole_records(path, bad)
     if suffix == ".json":
         return _sugar_crepe(path, bad)
     raise ValueError(f"{path}: choices come in .csv, .tsv, .jsonl, or SugarCrepe's .json")
 
 
-def text_rows(path: Path, bad: list[BadSample]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where it is, and the cells by column, for each row of a CSV or TSV; what is no row goes into `bad`."""
-    delimiter = "," if path.suffix.lower() == ".csv" else "\t"
-    with open(path, "rb") as start:
-        wide = start.read(2) in (b"\xff\xfe", b"\xfe\xff")  # what a spreadsheet calls "Unicode text"
-    encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
-    with open(path, encoding=encoding, errors=errors, newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        header = [name.strip().lower() for name in next(reader, [])]
-        while True:
-            where = f"{path}:{reader.line_num + 1}"
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                bad.append(BadSample(where, f"not a row: {error}"))
-                continue
-            if len(cells) == len(header):
-                yield where, dict(zip(header, cells, strict=True))
-            elif cells:
-                why = f"{len(cells)} cells where the header has {len(header)}; quote text that holds {delimiter!r}"
-                bad.append(BadSample(where, why))
-
-
-def _sugar_crepe(path: Path, bad: list[BadSample]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _sugar_crepe(path: Path, bad: list[BadSample]) -> Records:
     """The entries of {"0": {"filename", "caption", "negative_caption"}, …}, or of a list of them."""
     try:
         content = json.loads(path.read_bytes())

@@ -1,6 +1,5 @@
 """`corrupted`: the pictures of a source with noise, blur, weather or digital damage, which a model should bear."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from pictura.data.corruptions import check_corruption, corrupt
 from pictura.data.decode import decode
-from pictura.data.objects import Wrapper
+from pictura.data.objects import Changed
 from pictura.data.randomness import random_generator
 from pictura.data.source import Example, Source, SourceConfig
 
@@ -36,7 +35,7 @@ class CorruptedConfig(SourceConfig):
         return Corrupted(self.of.build(), self.corruption, self.severity, self.seed)
 
 
-class Corrupted(Wrapper):
+class Corrupted(Changed):
     """The source's examples, all as they are but for `image`, which is pixels now, upright. Boxes and masks hold as
     before, except that `elastic_transform` moves what they are around, and they stay where they were."""
 
@@ -44,24 +43,11 @@ class Corrupted(Wrapper):
         check_corruption(corruption, severity)
         if "image" not in source.provides:
             raise ValueError("corrupted: the data has no pictures, so there is nothing to corrupt")
-        self.source, self.corruption, self.severity, self.seed = source, corruption, severity, seed
-        self.provides, self.class_names, self.bad = source.provides, source.class_names, source.bad
-        self.least_classes = source.least_classes
-
-    def __len__(self) -> int:
-        return len(self.source)
+        super().__init__(source)
+        self.corruption, self.severity, self.seed = corruption, severity, seed
 
     def __getitem__(self, index: int) -> Example:
         example = cast(dict[str, Any], self.source[index])
         pixels = np.asarray(decode(example["image"], key=example["key"]))
         rng = random_generator(self.seed, 0, index, self.corruption)
         return cast(Example, example | {"image": corrupt(pixels, self.corruption, self.severity, rng)})
-
-    def captions(self, index: int) -> list[str]:
-        return self.source.captions(index)
-
-    def all_captions(self) -> Iterator[str]:
-        return self.source.all_captions()
-
-    def answers(self, least: int) -> tuple[str, ...]:
-        return self.source.answers(least)

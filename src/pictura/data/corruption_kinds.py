@@ -1,7 +1,9 @@
 """How each of the corruptions is done to a picture; see `pictura.data.corruptions`, which has their names and numbers.
 
 Each takes x: float32 [y x 3], 0 to 1, its numbers c of one severity, and a random generator; it gives float [y x 3],
-beyond 0 and 1 too.
+beyond 0 and 1 too. Each is the function of its name in ImageNet-C/create_c/make_imagenet_c.py of the code released with
+Hendrycks and Dietterich 2019 (github.com/hendrycks/robustness; their appendix B), and c are its numbers there.
+Pixels that c counts are those of a picture of 224; values are of 0, black, to 1, white.
 """
 
 import io
@@ -23,6 +25,7 @@ LONGEST = 4 * SIDE  # of the grid; a picture still longer stretches it
 
 
 def scale_of(x: Floats) -> float:
+    """How many of its pixels, along a side, stand for one of a picture of 224."""
     return float(min(x.shape[:2])) / SIDE
 
 
@@ -48,23 +51,27 @@ def grain_of(x: Floats) -> int:
 
 
 def image_of(x: Floats) -> Image.Image:
+    """x: 0 to 1 -> the same as a picture of whole levels."""
     return Image.fromarray(np.rint(x * 255).astype(np.uint8))
 
 
 def as_floats(image: Image.Image) -> Floats:
+    """-> float32 [y x 3], 0 to 1."""
     return np.asarray(image, np.float32) / 255
 
 
 def gaussian_noise(x: Floats, c: float, rng: Random) -> Floats:
+    """Noise of the deviation c is added to each value."""
     return grained(x, lambda x: x + c * rng.standard_normal(x.shape, np.float32))
 
 
 def shot_noise(x: Floats, c: float, rng: Random) -> Floats:
+    """Light comes in photons, which are counted (Poisson); c of them make white."""
     return grained(x, lambda x: (rng.poisson(x * c) / c).clip(0, 1).astype(np.float32))
 
 
 def impulse_noise(x: Floats, c: float, rng: Random) -> Floats:
-    """Salt and pepper, each colour for itself."""
+    """Salt and pepper: of the values, each colour for itself, the share c turns black or white, each as often."""
 
     def change(x: Floats) -> Floats:
         struck, salt = rng.random((2, *x.shape), np.float32)
@@ -74,20 +81,27 @@ def impulse_noise(x: Floats, c: float, rng: Random) -> Floats:
 
 
 def speckle_noise(x: Floats, c: float, rng: Random) -> Floats:
+    """Noise is added whose deviation is c times the value itself."""
     return grained(x, lambda x: x + c * x * rng.standard_normal(x.shape, np.float32))
 
 
 def gaussian_blur(x: Floats, c: float, rng: Random) -> Floats:
+    """The mean over a normal distribution of c pixels."""
     return gaussian(x, c * scale_of(x))
 
 
 def defocus_blur(x: Floats, c: tuple[float, float], rng: Random) -> Floats:
+    """A lens out of focus: the mean over a disc. c: its radius and the sigma of its edge, in pixels."""
     radius, blur = c[0] * scale_of(x), c[1] * scale_of(x)
     return convolve(x, disc(radius, blur), "reflect")
 
 
 def glass_blur(x: Floats, c: tuple[float, int, int], rng: Random) -> Floats:
-    """A large picture is reduced before and enlarged after: single pixels of it, shuffled, would be seen as a blur."""
+    """Frosted glass: blurred, each pixel a copy of one near it, and blurred again. c: the sigma of both blurs, how far
+    copies come from, both in pixels, and how many times all are copied.
+
+    A large picture is reduced before and enlarged after: single pixels of it, shuffled, would be seen as a blur.
+    """
     grain = grain_of(x)
     coarse = x if grain == 1 else as_floats(image_of(x).reduce(grain))
     sigma, reach = c[0] * scale_of(x) / grain, c[1] * scale_of(x) / grain
@@ -99,12 +113,14 @@ def glass_blur(x: Floats, c: tuple[float, int, int], rng: Random) -> Floats:
 
 
 def motion_blur(x: Floats, c: tuple[float, float], rng: Random) -> Floats:
+    """The camera moves along a line within 45 degrees of the x axis. c: half the line's length, and the sigma of half a
+    normal distribution along it, in pixels."""
     scale = scale_of(x)
     return convolve(x, streak(2 * c[0] * scale, c[1] * scale, rng.uniform(-45, 45)))
 
 
 def zoom_blur(x: Floats, c: tuple[float, float], rng: Random) -> Floats:
-    """The mean of the picture and of its middle at all zooms."""
+    """The mean of the picture and of its middle at all zooms. c: they go from 1 to below c[0] by steps of c[1]."""
     image, total, zooms = image_of(x), x.copy(), np.arange(1, *c)
     width, height = image.size
     for cut in ((1 - 1 / zooms) / 2).tolist():
@@ -114,6 +130,9 @@ def zoom_blur(x: Floats, c: tuple[float, float], rng: Random) -> Floats:
 
 
 def snow(x: Floats, c: tuple[float, ...], rng: Random) -> Floats:
+    """Flakes that fall in streaks, their layer and the same turned round, over a picture made paler. c: mean and
+    deviation of the noise that flakes are made of, its zoom, the least that is a flake, half the length and the sigma
+    of the streaks in pixels, and the share of the picture that is not made paler."""
     mean, deviation, zoom, least, radius, sigma, kept = c
     size = grid_of(x)
     coarse = [math.ceil(side / zoom) for side in size]
@@ -128,16 +147,20 @@ def snow(x: Floats, c: tuple[float, ...], rng: Random) -> Floats:
 
 
 def grey(x: Floats) -> Floats:
+    """[y x 1], the brightness of television's standard, Rec. 601, as OpenCV has it."""
     return (x @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
 
 
 def frost(x: Floats, c: tuple[float, float], rng: Random) -> Floats:
-    """Ours: the paper's photographs of frost are not here, so ice is drawn (`pictura.data.weather.ice`)."""
+    """Ice over the picture. c: the weights of the picture and of the ice. Ours: the paper's photographs of frost are
+    not here, so ice is drawn (`pictura.data.weather.ice`)."""
     pane = ice(rng, grid_of(x))
     return c[0] * x + c[1] * resized(pane, x.shape[:2])
 
 
 def fog(x: Floats, c: tuple[float, float], rng: Random) -> Floats:
+    """A cloud (`pictura.data.weather.plasma`) over the picture, scaled so that nothing is brighter than its brightest.
+    c: how thick the cloud is, and the decay of its detail."""
     most = x.max()
     layer = resized(cloud(rng, c[1], grid_of(x)), x.shape[:2])
     out: Floats = (x + c[0] * layer[..., None]) * (most / (most + c[0]))
@@ -145,7 +168,7 @@ def fog(x: Floats, c: tuple[float, float], rng: Random) -> Floats:
 
 
 def brightness(x: Floats, c: float, rng: Random) -> Floats:
-    """The value of HSV raised, hue and saturation kept: all three colours times one factor."""
+    """The value of HSV raised by c, hue and saturation kept: all three colours times one factor."""
     value = highest(x)
     raised = np.minimum(value + c, 1)
     out: Floats = np.where(value > 0, x * (raised / np.maximum(value, 1e-6)), raised).astype(np.float32)
@@ -159,13 +182,15 @@ def highest(x: Floats) -> Floats:
 
 
 def contrast(x: Floats, c: float, rng: Random) -> Floats:
+    """The distance of each value from the mean of its colour over the picture, times c."""
     mean = x.mean((0, 1), dtype=np.float64).astype(np.float32)
     out: Floats = (x - mean) * c + mean
     return out
 
 
 def saturate(x: Floats, c: tuple[float, float], rng: Random) -> Floats:
-    """Distance from the value of HSV, scaled. A grey pixel has the hue 0, and so turns red where c adds saturation."""
+    """The saturation of HSV times c[0], plus c[1]: distance from the value of HSV, scaled. A grey pixel has the hue 0,
+    and so turns red where c adds saturation."""
     value = highest(x)
     chroma = value + highest(-x)
     saturation = chroma / np.maximum(value, 1e-6)
@@ -176,7 +201,8 @@ def saturate(x: Floats, c: tuple[float, float], rng: Random) -> Floats:
 
 
 def elastic_transform(x: Floats, c: tuple[float, float, float], rng: Random) -> Floats:
-    """An affine map that takes three points around the middle to others near them, and waves; in pixels of the grid."""
+    """An affine map that takes three points around the middle to others near them, and waves. c: how far waves reach,
+    how smooth they are, and how far the points wander, in pixels."""
     length, sigma, wander = c
     size = grid_of(x)
     middle, side = np.array(size) // 2, SIDE // 3
@@ -193,12 +219,15 @@ def elastic_transform(x: Floats, c: tuple[float, float, float], rng: Random) -> 
 
 
 def pixelate(x: Floats, c: float, rng: Random) -> Floats:
+    """As a coarse screen shows it: made smaller and as large again by boxes. c: the share of its side that is left."""
     image, share = image_of(x), c / max(1.0, scale_of(x))
     small = image.resize([max(1, int(side * share)) for side in image.size], Image.Resampling.BOX)
     return as_floats(small.resize(image.size, Image.Resampling.BOX))
 
 
 def jpeg_compression(x: Floats, c: int, rng: Random) -> Floats:
+    """What is left of it by JPEG of the quality c."""
+
     def change(x: Floats) -> Floats:
         file = io.BytesIO()
         image_of(x).save(file, "JPEG", quality=c)
@@ -208,7 +237,8 @@ def jpeg_compression(x: Floats, c: int, rng: Random) -> Floats:
 
 
 def spatter(x: Floats, c: tuple[float, ...], rng: Random) -> Floats:
-    """Drops of water, pale turquoise, or, from severity 4 on, of mud."""
+    """Drops of water, pale turquoise, or, from severity 4 on, of mud. c: mean, deviation and sigma of the noise that is
+    the liquid, the level from which it is seen, how bright water is or the sigma of mud's edge, and if it is mud."""
     mean, deviation, sigma, edge, seen, mud = c
     size = grid_of(x)
     liquid = gaussian(mean + deviation * rng.standard_normal(size, np.float32), sigma)

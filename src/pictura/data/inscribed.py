@@ -5,7 +5,7 @@ The typographic attack of Goh et al., Multimodal Neurons in Artificial Neural Ne
 """
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, cast
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pictura.data.decode import decode
-from pictura.data.objects import Wrapper
+from pictura.data.objects import Changed
 from pictura.data.randomness import random_generator
 from pictura.data.source import BadSample, Example, Source, SourceConfig, shown
 
@@ -40,7 +40,7 @@ class InscribedConfig(SourceConfig):
         return Inscribed(self.of.build(), self.seed)
 
 
-class Inscribed(Wrapper):
+class Inscribed(Changed):
     """The source's examples, `image` with a label stuck on, and `written`: int, the class whose name is on it.
 
     `names`, one for each class, are written in place of the source's own. The font knows Latin letters only.
@@ -49,17 +49,12 @@ class Inscribed(Wrapper):
     def __init__(self, source: Source, seed: int = 0, names: Sequence[str] = ()) -> None:
         if missing := {"image", "label"} - source.provides:
             raise ValueError(f"inscribed: the data has no {' and no '.join(sorted(missing))}")
-        self.words = [written(name) for name in names or source.class_names]
+        super().__init__(source, "written")
+        self.seed, self.words = seed, [written(name) for name in names or source.class_names]
         if len({*self.words} - {""}) < 2:
             raise ValueError("inscribed: the data needs `class_names`, at least two different ones, to write another")
-        self.source, self.seed = source, seed
-        self.provides, self.class_names, self.bad = source.provides | {"written"}, source.class_names, source.bad
-        self.least_classes = source.least_classes
         number = {word: i for i, word in enumerate(dict.fromkeys(self.words))}
         self._word = np.array([number[word] if word else -1 for word in self.words])
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
         example = cast(dict[str, Any], self.source[index])
@@ -71,12 +66,6 @@ class Inscribed(Wrapper):
         other = int(others[rng.integers(len(others))])
         image = inscribe(decode(example["image"], key=key), self.words[other], rng)
         return cast(Example, example | {"image": np.asarray(image), "written": other})
-
-    def captions(self, index: int) -> list[str]:
-        return self.source.captions(index)
-
-    def all_captions(self) -> Iterator[str]:
-        return self.source.all_captions()
 
 
 def written(name: str) -> str:

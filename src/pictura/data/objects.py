@@ -5,7 +5,7 @@
 import io
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +102,8 @@ class Wrapper(Source):
     is `federated`; and of picture `index` its `negatives(index)`, its `not_exhaustive(index)` and, without reading it,
     its `objects(index)`. What `source` does not say is None here.
 
-    A wrapper that gives other pictures overrides `place`; one with other classes `known` and `told`.
+    A wrapper that gives other pictures overrides `place`; one with other classes `known` and `told`. `Changed` is for
+    those that give the same pictures.
     """
 
     source: Source
@@ -165,6 +166,29 @@ class Wrapper(Source):
     def _objects(self, index: int) -> dict[str, Any]:
         source: Any = self.source
         return self.told(self.place(index), source.objects(self.place(index)))
+
+
+class Changed(Wrapper):
+    """All examples of a source in its order, something in each of them changed, or added to it.
+
+    gives: the keys of examples that are added. What is left to write is `__getitem__`.
+    """
+
+    def __init__(self, source: Source, *gives: str) -> None:
+        self.source, self.provides, self.bad = source, source.provides.union(gives), source.bad
+        self.class_names, self.least_classes = source.class_names, source.least_classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def captions(self, index: int) -> list[str]:
+        return self.source.captions(index)
+
+    def all_captions(self) -> Iterator[str]:
+        return self.source.all_captions()
+
+    def answers(self, least: int) -> tuple[str, ...]:
+        return self.source.answers(least)
 
 
 def check_names(path: Path, names: Sequence[str]) -> tuple[str, ...]:

@@ -8,14 +8,15 @@ Words alone give nothing away: what a false sentence names is of the combination
 "without" are drawn before the scene, evenly.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pictura.data.scene_questions import OPPOSITE, Noun
-from pictura.data.scene_words import FRAMES, NUMBERS, RELATIONS, article, name, plural
+from pictura.data.scene_questions import OPPOSITE, Noun, Pairs
+from pictura.data.scene_words import FRAMES, NUMBERS, RELATIONS, article, plural
 from pictura.data.scene_world import Scene, Thing, paint, pick, relation
 
 ChoiceKind = Literal["binding", "order", "relation", "count", "negation", "shape", "colour"]
@@ -24,7 +25,6 @@ TRIES = 5_000  # scenes laid out for one example; the rarest content is in one o
 NEEDS_TWO = frozenset({"binding", "order", "relation", "count"})  # a scene of one thing has none of these
 
 Rng = np.random.Generator
-Pairs = Sequence[tuple[str, str]]
 Told = tuple[Scene, str, list[str]]  # the scene, what is true of it, what is false
 Attempt = Callable[[Scene], Told | None]  # None: nothing of the kind can be said of this scene
 
@@ -62,37 +62,25 @@ def _binding(rng: Rng, pairs: Pairs, most: int) -> Attempt:
             if a.colour != b.colour and a.shape != b.shape:
                 swapped = (b.colour, a.shape), (a.colour, b.shape)
                 if known.issuperset(swapped) and not any(Noun(*pair).count(scene) for pair in swapped):
-                    false = " and ".join(article(" ".join(pair)) for pair in swapped)
-                    return scene, frame.format(f"{_a(a)} and {_a(b)}"), [frame.format(false)]
+                    true, false = (" and ".join(map(_a, two)) for two in ((_pair(a), _pair(b)), swapped))
+                    return scene, frame.format(true), [frame.format(false)]
         return None
 
     return attempt
 
 
-def _order(rng: Rng, pairs: Pairs, most: int) -> Attempt:
-    """ "a red star left of a blue ring", not "a blue ring left of a red star", of things that are there once each."""
+def _relation(rng: Rng, pairs: Pairs, most: int, *, turned: bool = False) -> Attempt:
+    """ "a red star left of a blue ring", not "a red star right of a blue ring", or, `turned`, not "a blue ring left of
+    a red star"; of things that are there once each."""
     frame, spelling = pick(rng, FRAMES), int(rng.random() * 2)
 
     def attempt(scene: Scene) -> Told | None:
-        for a, b in _single(scene, rng):
-            where = RELATIONS[relation(a, b)][spelling]
-            return scene, frame.format(f"{_a(a)} {where} {_a(b)}"), [frame.format(f"{_a(b)} {where} {_a(a)}")]
-        return None
+        def told(a: Thing, way: str, b: Thing) -> str:
+            return frame.format(f"{_a(_pair(a))} {RELATIONS[way][spelling]} {_a(_pair(b))}")
 
-    return attempt
-
-
-def _relation(rng: Rng, pairs: Pairs, most: int) -> Attempt:
-    """ "a red star left of a blue ring", not "a red star right of a blue ring", of things that are there once each."""
-    frame, spelling = pick(rng, FRAMES), int(rng.random() * 2)
-
-    def attempt(scene: Scene) -> Told | None:
         for a, b in _single(scene, rng):
             where = relation(a, b)  # the opposite is false, while "above" may be a little "left of" too
-            true, false = (
-                frame.format(f"{_a(a)} {RELATIONS[way][spelling]} {_a(b)}") for way in (where, OPPOSITE[where])
-            )
-            return scene, true, [false]
+            return scene, told(a, where, b), [told(b, where, a) if turned else told(a, OPPOSITE[where], b)]
         return None
 
     return attempt
@@ -100,18 +88,18 @@ def _relation(rng: Rng, pairs: Pairs, most: int) -> Attempt:
 
 def _count(rng: Rng, pairs: Pairs, most: int) -> Attempt:
     """ "three stars" or "two red things", not "one star"; every number up to `most` is true as often."""
-    frame, by, number = pick(rng, FRAMES), pick(rng, ("shape", "colour")), 1 + int(rng.random() * most)
+    frame, at, number = pick(rng, FRAMES), pick(rng, (1, 0)), 1 + int(rng.random() * most)  # by shape or by colour
     others = _shuffled([n for n in range(1, most + 1) if n != number], rng)[: MOST - 1]
-    colour, shape = pick(rng, pairs)
-    noun = Noun(None, shape) if by == "shape" else Noun(colour, None)
-    fitting = [pair for pair in pairs if _names(noun, pair)]
-    other = [pair for pair in pairs if not _names(noun, pair)]
+    word = pick(rng, pairs)[at]
+    noun = Noun(None, word) if at else Noun(word, None)
+    fitting = [pair for pair in pairs if pair[at] == word]
+    other = [pair for pair in pairs if pair[at] != word]
 
     def attempt(scene: Scene) -> Told | None:
         if len(scene.things) < number:
             return None
         wanted = set(_shuffled(range(len(scene.things)), rng)[:number])
-        things = [_dressed(t, fitting if at in wanted else other, rng) for at, t in enumerate(scene.things)]
+        things = [_dressed(t, fitting if place in wanted else other, rng) for place, t in enumerate(scene.things)]
         true, *false = (
             frame.format(f"{NUMBERS[n]} {noun if n == 1 else plural(str(noun))}") for n in (number, *others)
         )
@@ -128,7 +116,7 @@ def _negation(rng: Rng, pairs: Pairs, most: int) -> Attempt:
 
     def attempt(scene: Scene) -> Told | None:
         thing = pick(rng, scene.things)
-        colour, shape = (thing.colour, thing.shape) if there else pick(rng, pairs)
+        colour, shape = _pair(thing) if there else pick(rng, pairs)
         noun = Noun(None if form == "shape" else colour, None if form == "colour" else shape)
         if (noun.count(scene) > 0) != there:
             return None
@@ -138,43 +126,37 @@ def _negation(rng: Rng, pairs: Pairs, most: int) -> Attempt:
     return attempt
 
 
-def _shape(rng: Rng, pairs: Pairs, most: int) -> Attempt:
-    """ "a red star", not "a red ring" where nothing is a ring."""
+def _replaced(rng: Rng, pairs: Pairs, most: int, *, at: int) -> Attempt:
+    """ "a red star", not "a blue star" where nothing is blue (`at` 0), or "a red ring" where nothing is a ring (1)."""
     frame = pick(rng, FRAMES)
 
     def attempt(scene: Scene) -> Told | None:
-        thing, there = pick(rng, scene.things), {t.shape for t in scene.things}
-        wrong = [pair for pair in pairs if pair[0] == thing.colour and pair[1] not in there]
-        return _replaced(scene, thing, wrong, frame, rng)
-
-    return attempt
-
-
-def _colour(rng: Rng, pairs: Pairs, most: int) -> Attempt:
-    """ "a red star", not "a blue star" where nothing is blue."""
-    frame = pick(rng, FRAMES)
-
-    def attempt(scene: Scene) -> Told | None:
-        thing, there = pick(rng, scene.things), {t.colour for t in scene.things}
-        wrong = [pair for pair in pairs if pair[1] == thing.shape and pair[0] not in there]
-        return _replaced(scene, thing, wrong, frame, rng)
+        thing, there = _pair(pick(rng, scene.things)), {_pair(t)[at] for t in scene.things}
+        wrong = [pair for pair in pairs if pair[1 - at] == thing[1 - at] and pair[at] not in there]
+        some = [wrong[place] for place in _shuffled(range(len(wrong)), rng)[: MOST - 1]]
+        true, *false = (frame.format(_a(pair)) for pair in (thing, *some))
+        return (scene, true, false) if false else None
 
     return attempt
 
 
 _KINDS: Mapping[str, Callable[[Rng, Pairs, int], Attempt]] = {
     "binding": _binding,
-    "order": _order,
+    "order": partial(_relation, turned=True),
     "relation": _relation,
     "count": _count,
     "negation": _negation,
-    "shape": _shape,
-    "colour": _colour,
+    "shape": partial(_replaced, at=1),
+    "colour": partial(_replaced, at=0),
 }
 
 
-def _a(thing: Thing) -> str:
-    return article(name(thing))
+def _pair(thing: Thing) -> tuple[str, str]:
+    return thing.colour, thing.shape
+
+
+def _a(pair: tuple[str, str]) -> str:
+    return article(" ".join(pair))
 
 
 def _shuffled(values: Collection[int], rng: Rng) -> list[int]:
@@ -189,25 +171,13 @@ def _couples(scene: Scene, rng: Rng) -> list[tuple[Thing, Thing]]:
 
 def _single(scene: Scene, rng: Rng) -> list[tuple[Thing, Thing]]:
     """Those couples both of which are the only ones of their colour and shape."""
-    single = {id(t) for t in scene.things if Noun(t.colour, t.shape).count(scene) == 1}
+    single = {id(t) for t in scene.things if Noun(*_pair(t)).count(scene) == 1}
     return [(a, b) for a, b in _couples(scene, rng) if id(a) in single and id(b) in single]
-
-
-def _names(noun: Noun, pair: tuple[str, str]) -> bool:
-    return noun.colour in (None, pair[0]) and noun.shape in (None, pair[1])
 
 
 def _dressed(thing: Thing, pairs: Pairs, rng: Rng) -> Thing:
     """The thing as it is where it is one of these, else as another of them in its place."""
-    if (thing.colour, thing.shape) in pairs:
+    if _pair(thing) in pairs:
         return thing
     colour, shape = pick(rng, pairs)
     return replace(thing, colour=colour, shape=shape, rgb=paint(rng, colour))
-
-
-def _replaced(scene: Scene, thing: Thing, wrong: Pairs, frame: str, rng: Rng) -> Told | None:
-    """What is there, and up to three things that are not."""
-    if not wrong:
-        return None
-    some = _shuffled(range(len(wrong)), rng)[: MOST - 1]
-    return scene, frame.format(_a(thing)), [frame.format(article(" ".join(wrong[at]))) for at in some]

@@ -29,6 +29,7 @@ from pictura.data.source import (
 
 IMAGE_COLUMNS = ("image", "image_path", "filepath", "file_path", "file_name", "filename", "path", "img")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "sentence", "comment")
+TEXT_SUFFIXES = (".csv", ".tsv", ".tab")
 MAX_LINE = 16 * 2**20  # of JSON Lines; csv has a limit of its own, 128 KiB a field
 
 Row = tuple[str, Any, list[Any], Any]  # where it is, picture, captions, label
@@ -224,30 +225,40 @@ def records(path: Path, choose: Choose, bad: list[BadSample]) -> Records:
 
     `choose` is called once, before the first row; a column's type is "string" where the file states none.
     """
+
+    def some(types: Mapping[str, str]) -> Collection[str]:
+        if not types:
+            raise ValueError(f"{path}: is empty")
+        return choose(types)
+
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv", ".tab"):
-        return _rows_of_text(path, choose, bad, "," if suffix == ".csv" else "\t")
+    if suffix in TEXT_SUFFIXES:
+        return _rows_of_text(path, some, bad)
     if suffix in (".jsonl", ".ndjson"):
-        return _rows_of_json_lines(path, choose, bad)
+        return _rows_of_json_lines(path, some, bad)
     if suffix in (".parquet", ".pq"):
-        return _rows_of_parquet(path, choose, bad)
+        return _rows_of_parquet(path, some, bad)
     raise ValueError(f"{path}: a table's name ends in .csv, .tsv, .jsonl or .parquet")
 
 
-def _chosen(path: Path, choose: Choose, types: Mapping[str, str]) -> set[str]:
-    if not types:
-        raise ValueError(f"{path}: is empty")
-    return set(choose(types))
+def whole_records(path: Path, bad: list[BadSample]) -> Records:
+    """The rows of a CSV or TSV, or else of JSON Lines, with all their cells. The columns of a CSV are known by their
+    names in lower case. A file without a row is no mistake here."""
+    if path.suffix.lower() not in TEXT_SUFFIXES:
+        return json_lines(path, bad)
+    rows = _rows_of_text(path, list, bad)
+    return ((where, {name.strip().lower(): cell for name, cell in cells.items()}) for where, cells in rows)
 
 
-def _rows_of_text(path: Path, choose: Choose, bad: list[BadSample], delimiter: str) -> Records:
+def _rows_of_text(path: Path, choose: Choose, bad: list[BadSample]) -> Records:
+    delimiter = "," if path.suffix.lower() == ".csv" else "\t"
     with open(path, "rb") as start:
         wide = start.read(2) in (b"\xff\xfe", b"\xfe\xff")  # what a spreadsheet calls "Unicode text"
     encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
     with open(path, encoding=encoding, errors=errors, newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         header = next(reader, [])
-        wanted = _chosen(path, choose, dict.fromkeys(header, "string"))
+        wanted = set(choose(dict.fromkeys(header, "string")))
         while True:
             where = f"{path}:{reader.line_num + 1}"
             try:
@@ -267,12 +278,12 @@ def _rows_of_text(path: Path, choose: Choose, bad: list[BadSample], delimiter: s
 def _rows_of_json_lines(path: Path, choose: Choose, bad: list[BadSample]) -> Records:
     rows = json_lines(path, bad)
     first = list(itertools.islice(rows, 100))  # not every object need have every key
-    wanted = _chosen(path, choose, {key: "string" for _, cells in first for key in cells})
+    wanted = set(choose({key: "string" for _, cells in first for key in cells}))
     for where, cells in itertools.chain(first, rows):
         yield where, {name: cells.get(name) for name in wanted}
 
 
-def json_lines(path: Path, bad: list[BadSample]) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path, bad: list[BadSample]) -> Records:
     """Where it is, and the object, for each line of the file; what is no object goes into `bad`."""
     with open(path, "rb") as file:
         for number in itertools.count(1):
@@ -299,7 +310,7 @@ def _rows_of_parquet(path: Path, choose: Choose, bad: list[BadSample]) -> Record
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            wanted = _chosen(path, choose, {field.name: str(field.type) for field in file.schema_arrow})
+            wanted = set(choose({field.name: str(field.type) for field in file.schema_arrow}))
             start = 1
             for part in file.iter_batches(columns=sorted(wanted)):
                 for number in range(part.num_rows):

@@ -1,11 +1,10 @@
 """`taught`: a source with regions of each picture, and the vector that a CLIP gives each (ViLD, section 3.3)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from pictura.data.objects import Wrapper
+from pictura.data.objects import Changed
 from pictura.data.region_store import RegionStore
 from pictura.data.source import Example, Source, SourceConfig
 
@@ -24,7 +23,7 @@ class TaughtConfig(SourceConfig):
         return Taught(self.of.build(), RegionStore(self.store))
 
 
-class Taught(Wrapper):
+class Taught(Changed):
     """ValueError where the store is not whole, or was written for other data."""
 
     def __init__(self, source: Source, store: RegionStore) -> None:
@@ -35,24 +34,11 @@ class Taught(Wrapper):
                 f"{store.folder}: regions of {len(store.missing):,} of {len(store):,} examples are missing; go on with "
                 "`pictura teach`"
             )
-        self.source, self.store, self.class_names, self.bad = source, store, source.class_names, source.bad
-        self.least_classes = source.least_classes
-        self.provides = source.provides | {"regions", "region_vectors"}
-
-    def __len__(self) -> int:
-        return len(self.source)
+        super().__init__(source, "regions", "region_vectors")
+        self.store = store
 
     def __getitem__(self, index: int) -> Example:
         example = cast(dict[str, Any], self.source[index])
         self.store.check(index, example["key"])
         regions = self.store[index]
         return cast(Example, example | {"regions": regions.boxes, "region_vectors": regions.vectors})
-
-    def captions(self, index: int) -> list[str]:
-        return self.source.captions(index)
-
-    def all_captions(self) -> Iterator[str]:
-        return self.source.all_captions()
-
-    def answers(self, least: int) -> tuple[str, ...]:
-        return self.source.answers(least)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from pictura.data.choices import kind_of, text_rows
+from pictura.data.choices import kind_of
 from pictura.data.decode import clean_caption
 from pictura.data.official import brief, find_picture, picture_folders
 from pictura.data.source import (
@@ -21,7 +21,7 @@ from pictura.data.source import (
     read_file,
     shown,
 )
-from pictura.data.table import json_lines
+from pictura.data.table import whole_records
 
 _BESIDE = (".", "images", "..", "../images", "data/images", "../data/images")
 
@@ -52,8 +52,7 @@ class Winoground(Source):
         path = existing(config.path, "file")
         bad: list[BadSample] = []
         rows: list[tuple[list[str], list[str], str]] = []
-        table = path.suffix.lower() in (".csv", ".tsv", ".tab")
-        for where, cells in text_rows(path, bad) if table else json_lines(path, bad):
+        for where, cells in whole_records(path, bad):
             try:
                 rows.append(_row(cells, where))
             except BadSample as sample:

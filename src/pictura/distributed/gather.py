@@ -18,7 +18,6 @@ from torch.autograd.function import once_differentiable
 from pictura.distributed.ranks import rank, world
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def gather(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors [b …] of any dtypes -> [world*b …], in order of rank: one collective forward, one backward.
 
@@ -26,6 +25,13 @@ def gather(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if world() == 1 or not features:
         return dict(features)
+    # Not as a decorator: that would import the compiler for everybody who imports this module.
+    whole: dict[str, Tensor] = torch.compiler.disable(_gathered)(features)
+    return whole
+
+
+def _gathered(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Uncompiled: collectives, and numbers that are read from the device, would break a graph in several places."""
     sizes = {name: len(x) for name, x in features.items()}
     assert len(set(sizes.values())) == 1, f"gather: features of one batch have different lengths: {sizes}"
     _agree(features)

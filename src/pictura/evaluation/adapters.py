@@ -146,6 +146,8 @@ class Cache:
 
 
 def usable(x: Tensor, w: Tensor) -> bool:
+    """x: [n e], w: [e k] -> whether all of both is finite. A diverged model's features are not, and no fit would end
+    with them."""
     return bool(x.isfinite().all() and w.isfinite().all())
 
 

@@ -3,6 +3,9 @@
 The limits are those that CLIP's authors tell of (Radford et al. 2021, sections 3.1.5, 3.3 and 6): fine classes,
 counting, pictures unlike those of training, and few examples; with those found since: words that are bound to nothing
 (Thrush et al. 2022; Yuksekgonul et al. 2023), words written in the picture (Goh et al. 2021), and probabilities.
+
+Metrics are judged here and not by their evaluators: a verdict takes several of them, some of two evaluators, and which
+data are unlike the plain ones only `suite` knows. A test holds the names against what evaluators yield.
 """
 
 from collections.abc import Mapping
@@ -47,7 +50,7 @@ def findings(metrics: Mapping[str, float]) -> list[Finding]:
         verdict = graded(mean / max(kinds["clean"], 1e-9), FALLEN, 0.6)
         found.append(Finding("corrupted pictures", says, verdict, "fine-tune with such pictures among the others"))
     if (dip := metrics.get("few_shot/ridge/dip")) is not None:
-        after = max(metrics.get(f"few_shot/{method}/dip", dip) for method in ("prompt_logistic",))
+        after = metrics.get("few_shot/prompt_logistic/dip", dip)
         says = f"a linear probe falls {100 * dip:.1f} points below zero-shot; begun at the names, {100 * after:.1f}"
         found.append(Finding("few examples", says, graded(1 - dip, 0.98, 0.9), "methods: [prompt_logistic]"))
     if (error := metrics.get("calibration/error")) is not None:
@@ -76,6 +79,8 @@ def chosen(kind: str, value: float, chance: float) -> Finding:
 
 
 def graded(value: float, fine: float, weak: float) -> str:
+    """The verdict on a value of which more is better: "fine" from `fine` on, "weak" from `weak` on, else, and for a
+    NaN, "no"."""
     return "fine" if value >= fine else "weak" if value >= weak else "no"
 
 

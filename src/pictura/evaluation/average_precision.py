@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from pictura.evaluation.coco_results import Detections, areas_of, rle, to_results, xywh
 
@@ -202,6 +201,8 @@ def _counting(truth: Truth, found: Sequence[Detections]) -> list[Detections]:
 def recall(truth: Truth, proposals: Sequence[Tensor], k: int, groups: Groups | None = None) -> dict[str, float]:
     """proposals: [n 4] of each picture, the best first -> R@k, the share of true boxes that one of the first k overlaps
     by an IoU of at least 0.5, whatever its class; R@k/<group> of those of each group. Crowds are not asked for."""
+    from torchvision.ops import box_iou
+
     _check_groups(groups, truth)
     _check_found(truth, [{"boxes": boxes} for boxes in proposals])
     of_id = {category: label for label, category in enumerate(truth.category_ids)}

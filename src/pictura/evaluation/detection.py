@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torchvision.ops import box_iou
 
 from pictura.data.batches import Batch
 from pictura.data.source import Source, SourceConfig
@@ -144,6 +143,8 @@ class Detection(Evaluator):
 
 def compared(found: Detections, batch: Batch, row: int, names: Sequence[str]) -> Picture:
     """The best of what was found in a picture, drawn beside what is there; in words what is right, and what missed."""
+    from torchvision.ops import box_iou  # here: this room is imported for prompts too, and torchvision takes seconds
+
     sure = int((found["scores"] >= LEAST).sum())
     best: dict[str, Any] = {key: value[: min(sure, MOST)] for key, value in found.items()}
     best["text_labels"] = [names[label] for label in best["labels"].tolist()]

@@ -239,7 +239,7 @@ class Embedder:
         rows: dict[str, int] = {}
         parts: list[Tensor] = []
         for begin in range(0, len(order), TOKENIZED_AT_ONCE):
-            some = order[begin : begin + TOKENIZED_AT_ONCE]
+            some = sorted(order[begin : begin + TOKENIZED_AT_ONCE])  # those side by side that begin alike
             ids = self.tokenizer(some, self.model.config.text.context_length)
             lengths = (ids == self.tokenizer.end).int().argmax(1) + 1
             by_length = lengths.argsort(stable=True)

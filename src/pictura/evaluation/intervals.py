@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,13 +29,23 @@ def wilson(hits: float, of: int) -> tuple[float, float]:
 def bootstrap(values: Tensor, seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:
     """values: [n], one for each example, or [n] differences of two models on the same examples (a paired bootstrap) ->
     the 95 % interval of their mean: 2.5 % and 97.5 % of the means of `draws` draws with replacement (Efron 1979)."""
+    return between(resampled(values, seed, draws))
+
+
+def resampled(values: Tensor, seed: int, draws: int, number: int = 0) -> npt.NDArray[np.float64]:
+    """values: [n] -> the means of [draws] draws of n with replacement; another `number` draws independently."""
     n = len(values)
     assert n > 0
-    rng, wide = random_generator(seed, 0, 0, "bootstrap"), values.double().numpy()
+    rng, wide = random_generator(seed, 0, number, "bootstrap"), values.double().numpy()
     means, block = [], max(1, AT_ONCE // n)
     for begin in range(0, draws, block):
         means.append(wide[rng.integers(n, size=(min(block, draws - begin), n))].mean(1))
-    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
+    return np.concatenate(means)
+
+
+def between(means: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """What 95 % of them lie between."""
+    low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -42,6 +53,13 @@ def paired(one: Tensor, other: Tensor, seed: int = 0) -> tuple[float, float, flo
     """one, other: [n] of two models on the same examples -> the mean difference, and its 95 % interval."""
     difference = one.double() - other.double()
     return float(torch.mean(difference)), *bootstrap(difference, seed)
+
+
+def unpaired(one: Tensor, other: Tensor, seed: int = 0, draws: int = DRAWS) -> tuple[float, float, float]:
+    """one: [n], other: [m] of different examples -> the difference of their means, and its 95 % interval; each is drawn
+    anew by itself (Efron and Tibshirani 1993, section 8.3)."""
+    difference = float(one.double().mean() - other.double().mean())
+    return difference, *between(resampled(one, seed, draws) - resampled(other, seed, draws, number=1))
 
 
 def half_width(values: Sequence[float]) -> float:

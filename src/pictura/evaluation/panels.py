@@ -28,13 +28,18 @@ def escape(text: object, longest: int = LONGEST_TEXT) -> str:
     return html.escape(string.encode("utf-8", "replace").decode())
 
 
+def percent(share: float) -> str:
+    """0.123 -> "12.3 %"."""
+    return f"{100 * share:.1f} %"
+
+
 def shown(name: str, value: float) -> str:
     """A metric as a person writes it: shares in per cent, everything else with four figures."""
     if not math.isfinite(value):
         return "not finite"
     leaf = name.rsplit("/", 1)[-1]
     if leaf in SHARES or leaf.startswith(BEGIN):
-        return f"{100 * value:.1f} %"
+        return percent(value)
     if value == int(value) and abs(value) < 1e6:
         return f"{int(value)}"
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"

@@ -19,8 +19,8 @@ from pictura.evaluation.base import outranked
 from pictura.evaluation.calibrate import calibration_error, known_curve, separation, temperature_of
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.intervals import wilson
-from pictura.evaluation.panels import Panel, Table
-from pictura.evaluation.prompt_weights import labelled, unlabelled
+from pictura.evaluation.panels import Panel, Table, percent
+from pictura.evaluation.prompt_weights import decided, labelled, unlabelled
 from pictura.evaluation.prompts import Prompts
 from pictura.evaluation.zeroshot import Classifier, sentences, with_examples
 
@@ -56,7 +56,7 @@ class Trial:
         if "top1" not in told:
             return name, str(told["templates"]), f"{self.chosen_by:.3f}"
         interval = f"{100 * told['low']:.1f} to {100 * told['high']:.1f} %"
-        return name, str(told["templates"]), f"{100 * told['top1']:.1f} %", interval, f"{self.loss:.3f}"
+        return name, str(told["templates"]), percent(told["top1"]), interval, f"{self.loss:.3f}"
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Search:
         """The best prompts as a file that says what they reached."""
         about = f"{self.best.name}, the best of {len(self.trials)} on {data}"
         if self.best.right is not None:
-            right = 100 * float(self.best.right.double().mean())
-            about += f": {right:.1f} % of {len(self.best.right):,} pictures that had no part in choosing it"
+            right = percent(float(self.best.right.double().mean()))
+            about += f": {right} of {len(self.best.right):,} pictures that had no part in choosing it"
         return to_yaml(replace(self.best.prompts, about=about))
 
 
@@ -110,13 +110,10 @@ def search(embedder: Embedder, source: Source, names: Sequence[str], sets: dict[
         raise ValueError("the data has no usable picture")
     x, label = torch.cat(rows), torch.cat(labels)
     vectors = {name: sentences(embedder, names, prompts) for name, prompts in sets.items()}
-    simple = [name for name, prompts in sets.items() if not prompts.descriptions and not prompts.examples]
-    joined = Prompts(templates=tuple(dict.fromkeys(t for name in simple for t in sets[name].templates)))
-    first = {t: (name, i) for name in reversed(simple) for i, t in reversed([*enumerate(sets[name].templates)])}
-    every = torch.stack([vectors[name][i] for name, i in (first[t] for t in joined.templates)])
+    both = together(sets, vectors)
     natural = 1 / embedder.scale
     if not len(label):
-        return without_labels(x, sets, vectors, joined, every, natural)
+        return without_labels(x, sets, vectors, both, natural)
     if len(x) < FEWEST:
         raise ValueError(f"{len(x)} labelled pictures are too few to choose by one half and to judge by the other")
     order = torch.from_numpy(random_generator(seed, 0, 0, "prompt_search").permutation(len(x)))
@@ -132,7 +129,8 @@ def search(embedder: Embedder, source: Source, names: Sequence[str], sets: dict[
 
     for name, prompts in sets.items():
         trial(name, prompts, vectors[name])
-    if len(joined.templates) > 1:
+    if both is not None and len(both[0].templates) > 1:
+        joined, every = both
         trial(JOINED, joined, every)
         trial(f"{JOINED}, probabilities averaged", replace(joined, average="probabilities"), every)
         free = unlabelled(every, x, embedder.scale)
@@ -141,6 +139,15 @@ def search(embedder: Embedder, source: Source, names: Sequence[str], sets: dict[
         trial(f"{JOINED}, weighted with labels", replace(joined, weights=tuple(taught.tolist())), every)
     best = max(trials, key=lambda one: (one.chosen_by, -len(one.prompts.templates)))
     return calibrated(trials, best, made[best.name], choosing, judging)
+
+
+def together(sets: dict[str, Prompts], vectors: dict[str, Tensor]) -> tuple[Prompts, Tensor] | None:
+    """The templates of all sets as one set, each once, with their vectors. None where every set says or shows what its
+    classes are."""
+    plain = [name for name, prompts in sets.items() if not prompts.descriptions and not prompts.examples]
+    every = {t: vectors[name][i] for name in reversed(plain) for i, t in enumerate(sets[name].templates)}
+    templates = tuple(dict.fromkeys(t for name in plain for t in sets[name].templates))
+    return (Prompts(templates=templates), torch.stack([every[t] for t in templates])) if templates else None
 
 
 def warmed(asked: Classifier, half: Half) -> Classifier:
@@ -172,26 +179,24 @@ def calibrated(trials: Sequence[Trial], best: Trial, asked: Classifier, choosing
 
 
 def without_labels(
-    x: Tensor, sets: dict[str, Prompts], vectors: dict[str, Tensor], joined: Prompts, every: Tensor, natural: float
+    x: Tensor,
+    sets: dict[str, Prompts],
+    vectors: dict[str, Tensor],
+    both: tuple[Prompts, Tensor] | None,
+    natural: float,
 ) -> Search:
-    """Sets are ranked by how much they make the pictures decide, and all are joined, weighted by it."""
-    trials = []
-    for name, prompts in sets.items():
-        trials.append(Trial(name, prompts, chosen_by=decided(vectors[name], x, 1 / natural)))
+    """Sets are ranked by how much they make the pictures decide, and all plain ones are joined, weighted by it."""
+    trials = [
+        Trial(name, prompts, chosen_by=float(decided(vectors[name], x, 1 / natural).mean()))
+        for name, prompts in sets.items()
+    ]
+    if both is None:
+        return Search(trials, max(trials, key=lambda one: one.chosen_by))
+    joined, every = both
     weights = unlabelled(every, x, 1 / natural)
     best = Trial(f"{JOINED}, weighted without labels", replace(joined, weights=tuple(weights.tolist())))
-    best = replace(best, chosen_by=decided(every, x, 1 / natural, weights))
+    best = replace(best, chosen_by=float((weights * decided(every, x, 1 / natural)).sum()))
     return Search([*trials, best], best)
-
-
-def decided(vectors: Tensor, features: Tensor, scale: float, weights: Tensor | None = None) -> float:
-    """The mean over pictures of the highest logit above its class's mean, averaged over templates."""
-    scores = []
-    for own in vectors:
-        logits = scale * (features @ own)
-        scores.append((logits - logits.mean(0)).amax(1).mean())
-    found = torch.stack(scores)
-    return float(found.mean() if weights is None else (weights * found).sum())
 
 
 def panels(found: Search) -> list[Panel]:
@@ -199,5 +204,5 @@ def panels(found: Search) -> list[Panel]:
     note = "Chosen by one half of the pictures, told of the other." if found.best.right is not None else ""
     rows = [trial.row(trial.name == found.best.name) for trial in found.trials]
     shares = sorted(zip(found.best.prompts.shares, found.best.prompts.templates, strict=True), reverse=True)
-    counted = [(template, f"{100 * share:.1f} %") for share, template in shares[:SHOWN]]
+    counted = [(template, percent(share)) for share, template in shares[:SHOWN]]
     return [Table("Sets of prompts", found.heads, rows, note=note), Table("The best", ("template", "weight"), counted)]

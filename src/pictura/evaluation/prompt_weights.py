@@ -13,15 +13,20 @@ STEPS = 60  # of L-BFGS
 def unlabelled(vectors: Tensor, features: Tensor, scale: float) -> Tensor:
     """-> [t], which sum to 1: templates that make pictures decide count for more (Allingham et al. 2023, section 3).
 
-    A template's score is the mean over pictures of the highest logit, after each class's mean logit is taken away, so
-    that words which lie near all pictures do not count; the weights are the scores' softmax. The paper takes away the
-    mean over pre-training pictures too, which nobody has at hand.
+    The weights are the softmax of what `decided` says of each. The paper takes away the mean over pre-training pictures
+    too, which nobody has at hand.
     """
+    return decided(vectors, features, scale).softmax(0)
+
+
+def decided(vectors: Tensor, features: Tensor, scale: float) -> Tensor:
+    """-> [t], how much each template makes the pictures decide: the mean over pictures of the highest logit, after each
+    class's mean logit is taken away, so that words which lie near all pictures do not count."""
     scores = []
     for own in vectors:
         logits = scale * (features @ own)
         scores.append((logits - logits.mean(0)).amax(1).mean())
-    return torch.stack(scores).softmax(0)
+    return torch.stack(scores)
 
 
 def labelled(vectors: Tensor, features: Tensor, label: Tensor, scale: float, l2: float = 0.01) -> Tensor:

@@ -14,8 +14,11 @@ from typing import Literal
 
 from pictura.config import Config, load
 from pictura.config.messages import nearest
+from pictura.config.text import read
 
 PROMPTS = resources.files("pictura") / "prompts"
+FILES = (".yaml", ".yml", ".txt")
+LARGEST = 2**20  # bytes of a text file of templates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,18 +81,20 @@ def sets() -> dict[str, Prompts]:
     files = sorted((file for file in PROMPTS.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
     found = dict[str, Prompts]()
     for file in files:
-        with resources.as_file(file) as path:
-            found[path.stem] = load(Prompts, path)
+        with resources.as_file(file) as path:  # ours: `load` distrusts it, and imports all of this room for that
+            content = read(path)
+            found[path.stem] = Prompts(about=content["about"], templates=tuple(content["templates"]))
     return found
 
 
 def prompts_of(choice: str | Path | Sequence[str] | Prompts) -> Prompts:
-    """A set's name, a .yaml file, one template or several -> prompts. ValueError for one without a slot, or an unknown
-    name."""
+    """A set's name, a .yaml file, a .txt file of one template a line, one template, or several -> prompts. ValueError
+    for one without a slot, or an unknown name."""
     if isinstance(choice, Prompts):
         return choice
-    if isinstance(choice, Path) or (isinstance(choice, str) and choice.endswith((".yaml", ".yml"))):
-        return load(Prompts, Path(choice))
+    if isinstance(choice, Path) or (isinstance(choice, str) and choice.endswith(FILES) and "{}" not in choice):
+        path = Path(choice).expanduser()
+        return from_lines(path) if path.suffix == ".txt" else load(Prompts, path)
     if not isinstance(choice, str):
         return Prompts(templates=tuple(choice))
     if choice in sets():
@@ -100,6 +105,23 @@ def prompts_of(choice: str | Path | Sequence[str] | Prompts) -> Prompts:
             f"templates: {choice!r} is no set ({', '.join(sets())}) and has no {{}} where the class name goes{hint}"
         )
     return Prompts(templates=(choice,))
+
+
+def from_lines(path: Path) -> Prompts:
+    """The templates in a text file, UTF-8, one on each line that is not empty. ValueError, with the file, for one that
+    cannot be read, is too large, or has a line without a slot."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"{path}: above {LARGEST:,} bytes, more than templates can be; give one sentence a line")
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as error:
+        raise ValueError(f"{path}: no templates there ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}); convert it") from None
+    try:
+        return Prompts(templates=tuple(line for line in lines if line))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def templates_of(choice: str | Path | Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """A model ready to use: what `pictura.load` gives."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from pictura.data.decode import decode
 from pictura.data.source import BadSample
@@ -31,6 +32,7 @@ from pictura.models.vilt import ViLT
 from pictura.weights.foreign import load_model
 
 NONE = "none of these"  # a label of what is of no class
+AT_ONCE = 2**22  # probabilities that are sorted at once; bounds the memory that they take
 
 
 class Pictura:
@@ -69,33 +71,33 @@ class Pictura:
         images: Sequence[Picture],
         labels: Sequence[str] | None = None,
         templates: str | Path | tuple[str, ...] | Prompts = "plain",
+        top: int | None = None,
     ) -> list[dict[str, float]]:
         """For each picture, the probability of each label, by zero-shot classification (Radford et al. 2021, 3.1).
+
+        With `top`, of that many labels alone, the most probable first, and of equally probable ones the earlier: of
+        thousands of pictures and labels, all of them are many gigabytes.
 
         `templates`: a set's name (plain, photo, simple, imagenet, …), sentences with {} where the label goes, or a
         .yaml file of prompts, such as `pictura prompts` writes. Where that says how `known` classes are told from
         others, the answer has "none of these", too. Without labels, a classifier's own head answers, with the names of
         its classes, or their numbers.
         """
+        if top is not None and top < 1:
+            raise ValueError(f"top: {top} tells nothing; give 1 or more")
         if labels is None:
             check_head(self.model)
             config = self.embedder.model.config
-            labels = words(config.class_names, config.classes)
             scores = self.embedder.images(images, "scores")
-        else:
-            if len(set(labels)) != len(labels) or len(labels) < 2:
-                raise ValueError(f"labels: at least two different ones are needed, got {', '.join(labels) or 'none'}")
-            if self.tokenizer is None:
-                raise ValueError("labels: this model reads no texts; leave them out, and its own head answers")
-            prompts = prompts_of(templates)
-            asked, features = Classifier.of(self.embedder, labels, prompts), self.embedder.images(images)
-            scores = asked.scale * asked.scores(features)
-            if prompts.known is not None:
-                slope, offset = prompts.known
-                known = (slope * asked.highest(features) + offset).sigmoid()[:, None]
-                rows = torch.cat([known * scores.softmax(1), 1 - known], 1).tolist()
-                return [dict(zip((*labels, NONE), row, strict=True)) for row in rows]
-        return [dict(zip(labels, row, strict=True)) for row in scores.softmax(1).tolist()]
+            return answers(words(config.class_names, config.classes), scores, partial(torch.softmax, dim=1), top)
+        if len(set(labels)) != len(labels) or len(labels) < 2:
+            raise ValueError(f"labels: at least two different ones are needed, got {', '.join(labels) or 'none'}")
+        if self.tokenizer is None:
+            raise ValueError("labels: this model reads no texts; leave them out, and its own head answers")
+        prompts = prompts_of(templates)
+        asked, features = Classifier.of(self.embedder, labels, prompts), self.embedder.images(images)
+        names = labels if prompts.known is None else [*labels, NONE]
+        return answers(names, features, partial(chances, asked, prompts.known), top)
 
     def describe(
         self, images: Sequence[Picture], phrases: Sequence[str] | None = None, *, most: int = 3, beams: int = 5
@@ -202,6 +204,33 @@ class Pictura:
             raise ValueError(str(bad)) from bad
         seen = self.embedder.view(decoded, np.random.default_rng(0))
         return drawn(decoded, word_maps(self.model, self.tokenizer, seen, text))
+
+
+def chances(asked: Classifier, known: tuple[float, float] | None, features: Tensor) -> Tensor:
+    """features: [b e] of unit length -> [b k], the probability of each class, and with `known` of none of them, too."""
+    shares = (asked.scale * asked.scores(features)).softmax(1)
+    if known is None:
+        return shares
+    slope, offset = known
+    some = (slope * asked.highest(features) + offset).sigmoid()[:, None]
+    return torch.cat([some * shares, 1 - some], 1)
+
+
+def answers(
+    names: Sequence[str], rows: Tensor, probable: Callable[[Tensor], Tensor], top: int | None
+) -> list[dict[str, float]]:
+    """rows: [n e], of which `probable` makes probabilities of k names, [b k] -> of each {name: probability}, of all or
+    of the `top` ones, some rows at a time."""
+    found: list[dict[str, float]] = []
+    for some in rows.split(max(1, AT_ONCE // len(names))):
+        shares = probable(some)
+        if top is None:
+            found += [dict(zip(names, row, strict=True)) for row in shares.tolist()]
+            continue
+        best, places = shares.sort(dim=1, descending=True, stable=True)
+        each = zip(places[:, :top].tolist(), best[:, :top].tolist(), strict=True)
+        found += [{names[k]: share for k, share in zip(*row, strict=True)} for row in each]
+    return found
 
 
 def check_readable(text: str, tokenizer: Tokenizer, what: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pictura.evaluation.charts import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, ticks, widened
-from pictura.evaluation.panels import Panel, escape
+from pictura.evaluation.panels import Panel, escape, percent
 
 Points = Sequence[tuple[int, float, float]]  # pictures of each class, share, half width of its interval
 WHAT = "top-1 by pictures of each class"
@@ -24,9 +24,9 @@ class Rise(Panel):
     def html(self) -> str:
         shots = sorted({n for points in self.lines.values() for n, _, _ in points})
         ends = [
-            percent(mean + side * half) for some in self.lines.values() for _, mean, half in some for side in (-1, 1)
+            height(mean + side * half) for some in self.lines.values() for _, mean, half in some for side in (-1, 1)
         ]
-        ends += [percent(self.level[1])] if self.level else []
+        ends += [height(self.level[1])] if self.level else []
         left, right = widened(math.log2(shots[0]), math.log2(shots[-1]))
         levels = ticks(*widened(min(ends), max(ends)))
         bottom, top = levels[0][0], levels[-1][0]
@@ -38,10 +38,10 @@ class Rise(Panel):
             return round(HEIGHT - BOTTOM - (value - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM), 1)
 
         def curve(points: Points) -> str:
-            above, on, below = ([f"{x(n)},{y(percent(m + side * h))}" for n, m, h in points] for side in (1, 0, -1))
+            above, on, below = ([f"{x(n)},{y(height(m + side * h))}" for n, m, h in points] for side in (1, 0, -1))
             dots = "".join(
-                f'<circle class="dot alone" cx="{x(n)}" cy="{y(percent(mean))}" r="3.5">'
-                f"<title>{n} of each class: {100 * mean:.1f} % ± {100 * half:.1f}</title></circle>"
+                f'<circle class="dot alone" cx="{x(n)}" cy="{y(height(mean))}" r="3.5">'
+                f"<title>{n} of each class: {percent(mean)} ± {100 * half:.1f}</title></circle>"
                 for n, mean, half in points
             )
             band = f'<polygon class="band" points="{" ".join(above + below[::-1])}"/>'
@@ -54,7 +54,7 @@ class Rise(Panel):
         ]
         parts += [f'<text class="tick" x="{x(n)}" y="{HEIGHT - 6}" text-anchor="middle">{n}</text>' for n in shots]
         if self.level:
-            across = " ".join(f"{end},{y(percent(self.level[1]))}" for end in (LEFT, WIDTH - RIGHT))
+            across = " ".join(f"{end},{y(height(self.level[1]))}" for end in (LEFT, WIDTH - RIGHT))
             parts.append(
                 f'<g class="c{COLOURS - 1}"><polyline class="line" stroke-dasharray="5 4" points="{across}"/></g>'
             )
@@ -70,10 +70,11 @@ class Rise(Panel):
         said += [(f"c{COLOURS - 1}", *self.level)] if self.level else []
         named = len(said) > 1
         return "".join(
-            f'<span class="{colour}">{escape(name) if named else ""} <b>{100 * share:.1f} %</b></span>'
+            f'<span class="{colour}">{escape(name) if named else ""} <b>{percent(share)}</b></span>'
             for colour, name, share in said
         )
 
 
-def percent(share: float) -> float:
+def height(share: float) -> float:
+    """Where a share is drawn, in per cent: an interval may reach beyond what a share can be."""
     return 100 * min(max(share, 0.0), 1.0)

@@ -19,7 +19,7 @@ from pictura.data.source import BadSample, Source
 from pictura.evaluation.base import Evaluator, EvaluatorConfig, thumbnail
 from pictura.evaluation.charts import Series, chart
 from pictura.evaluation.embed import Embedder
-from pictura.evaluation.panels import Gallery, Line, Panel, Table
+from pictura.evaluation.panels import Gallery, Line, Panel, Table, percent
 
 SHOWN = 3  # severity of the pictures in the report
 
@@ -97,7 +97,7 @@ class Robustness(Evaluator):
     def panels(self) -> list[Panel]:
         if not self.found:
             return []
-        note = f"Top-1 by severity; 0 is the clean data, {100 * self.clean:.1f} %; over all, {100 * self.mean:.1f} %."
+        note = f"Top-1 by severity; 0 is the clean data, {percent(self.clean)}; over all, {percent(self.mean)}."
         charts = Severities(f"{self.title}: by severity", self.groups(), self.clean, note=note)
         severities = sorted(self.config.severities)
         rows = [
@@ -159,15 +159,12 @@ def top1(evaluator: Evaluator, embedder: Embedder, title: str) -> float:
 
 
 def readable(source: Source, index: int) -> bool:
+    """Whether example `index` has a picture that can be decoded; it is read for that."""
     try:
         example = source[index]
         return bool(decode(example["image"], key=example["key"]))
     except BadSample:
         return False
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 @dataclass(frozen=True)

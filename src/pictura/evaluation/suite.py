@@ -15,6 +15,7 @@ from pictura.evaluation.knn import KNNConfig
 from pictura.evaluation.probe import ProbeConfig
 from pictura.evaluation.retrieval import RetrievalConfig
 from pictura.evaluation.robustness import RobustnessConfig
+from pictura.evaluation.shift import ShiftConfig
 from pictura.evaluation.throughput import ThroughputConfig
 from pictura.evaluation.typographic import TypographicConfig
 from pictura.evaluation.zeroshot import ZeroShotConfig
@@ -23,14 +24,23 @@ Suite = dict[str, EvaluatorConfig]
 FEW: tuple[Method, ...] = ("zeroshot", "ridge", "prompt_logistic", "cache")
 
 
-def suite(model: Any, data: SourceConfig, train: SourceConfig | None = None, templates: str = "simple") -> Suite:
-    """What `data` and `model` allow, by name. ValueError where that is nothing, or for `train` without labels."""
+def suite(
+    model: Any,
+    data: SourceConfig,
+    train: SourceConfig | None = None,
+    templates: str = "simple",
+    shifted: SourceConfig | None = None,
+) -> Suite:
+    """What `data` and `model` allow, by name; `shifted`: other pictures of the same classes. ValueError where that is
+    nothing, for `train` without labels, and for `shifted` where names are of no use."""
     provides, found = data.build().provides, Suite()
     reads = hasattr(model, "encode_text")
     if "label" in provides and "image" in provides:
         if reads:
             found["zeroshot"] = ZeroShotConfig(data=data, templates=templates)
             found["calibration"] = CalibrationConfig(data=data, templates=templates)
+            if shifted is not None:
+                found["shift"] = ShiftConfig(data=data, shifted=shifted, templates=templates)
         if getattr(model, "head", None) is not None:
             found["accuracy"] = AccuracyConfig(data=data)
         if train is not None:
@@ -47,6 +57,9 @@ def suite(model: Any, data: SourceConfig, train: SourceConfig | None = None, tem
         found["choices"] = ChoicesConfig(data=data)
     if "boxes" in provides and hasattr(model, "detect"):
         found["detection"] = DetectionConfig(data=data)
+    if shifted is not None and "shift" not in found:
+        why = "--on has no labels" if reads else f"this model ({model.config.kind}) reads no texts alone"
+        raise ValueError(f"--shifted: is compared zero-shot, by the names of classes, and {why}; leave it out")
     if not found:
         raise ValueError(
             f"nothing of this data ({', '.join(sorted(provides))}) can be measured of this model "

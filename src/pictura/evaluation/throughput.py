@@ -12,7 +12,7 @@ from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Panel
 
 TEXTS = 512
-TEXT = "a photo of {} things, of many colours"
+TEXT = "{} things of many colours, in a photo"  # that no two begin alike: what they share would be computed once
 
 
 @dataclass(frozen=True, kw_only=True)

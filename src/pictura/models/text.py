@@ -1,7 +1,9 @@
 """CLIP's text Transformer (Radford et al. 2021, section 2.4): causal, read at the end token.
 
 Because attention is causal, nothing after the end token can change what is read there: callers give as many positions
-as the longest caption of the batch has, and on a CPU the tower computes no token after any caption's end.
+as the longest caption of the batch has, and on a CPU the tower computes no token after any caption's end. Nor can
+anything change what stands before it: where nothing is learnt, a beginning that captions share with the one above them
+is computed once.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pictura.layers.beginnings import Beginnings
 from pictura.layers.block import Block
 from pictura.layers.draws import Drawing
 from pictura.layers.mlp import Activation
@@ -76,7 +79,8 @@ class TextTransformer(Drawing):
         x = F.embedding(text, self.token_embedding.weight) + self.pos_embed[:t]
         packing = None
         if text.device.type == "cpu":  # how many tokens there are is read from the device, which a GPU would wait for
-            packing = Packing(at + 1, width=t)
+            alone = self.training or torch.is_grad_enabled()
+            packing = Packing(at + 1, width=t) if alone else Beginnings(text, at + 1)
             x = packing.pack(x)
         for block in self.blocks[:-1]:
             x = block(x, None, packing)

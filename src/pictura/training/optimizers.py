@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pictura.config import Config
 from pictura.training.lars import LARS
+from pictura.training.muon import Muon
 
 Named = tuple[str, Tensor, float]  # name, parameter, rate
 PIECE = 2**20
@@ -171,13 +172,8 @@ class MuonConfig(AdamWConfig):
         yield from super().parts([one for one in named if one[0] not in names])
 
     def _muon(self, named: Sequence[Named]) -> torch.optim.Optimizer:
-        return torch.optim.Muon(
-            decay_groups(named, self.weight_decay),
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            momentum=self.momentum,
-            adjust_lr_fn="match_rms_adamw",
-        )
+        groups = decay_groups(named, self.weight_decay)
+        return Muon(groups, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum)
 
 
 class Together:

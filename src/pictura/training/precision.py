@@ -26,7 +26,7 @@ slow to get: a vocabulary's gradient took longer to widen than all others togeth
 
 def computed_in(precision: str, device: torch.device) -> torch.dtype:
     """What `training.precision` means on this machine: on a CPU without products of bf16, float32 serves, since torch
-    imitates them there at a thirtieth of the speed; a line says so."""
+    imitates them there far more slowly; a line says so."""
     if precision != "bf16":
         return torch.float32
     if device.type == "cpu" and not runs_here():

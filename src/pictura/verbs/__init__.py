@@ -4,6 +4,6 @@
 """
 
 VERBS = (
-    *("demo", "train", "evaluate", "audit", "prompts", "classify", "describe", "ask", "draw", "detect", "teach"),
+    *("demo", "train", "evaluate", "audit", "prompts", "fit", "classify", "describe", "ask", "draw", "detect", "teach"),
     *("embed", "blend", "convert", "plan", "list"),
 )

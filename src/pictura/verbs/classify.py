@@ -1,12 +1,20 @@
 """`pictura classify`."""
 
 import argparse
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pictura.verbs.common import Answer, bar, pictures, read_labels, reads_model, show
+from pictura.verbs.common import Answer, bar, check_place, pictures, read_labels, reads_model, say, show
 
 ABOUT = "Classification of pictures: zero-shot with --labels, else by the model's own head."
-EXAMPLES = ('pictura classify runs/demo/model a.png --labels "red star,blue ring"',)
+EXAMPLES = (
+    'pictura classify runs/demo/model a.png --labels "red star,blue ring"',
+    "pictura classify runs/demo/model kinds/test --labels labels.txt --templates imagenet --top 1 --csv found.csv",
+)
+MOST = 10  # labels that are shown of a table
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
@@ -16,23 +24,56 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--templates", default="plain", help="sentences around the labels: a set's name, one with {}, a .yaml"
     )
+    p.add_argument("--classifier", type=Path, help="a file that `pictura fit` has written, in place of --labels")
     p.add_argument("--top", type=int, default=5, help="how many labels to show (default: 5)")
+    p.add_argument(
+        "--csv",
+        type=Path,
+        help="write path,rank,label,probability here (no rank with --top 1), and show which came first how often",
+    )
 
 
 def answer(a: argparse.Namespace) -> Answer:
     from pictura import run
+    from pictura.evaluation import ready
+    from pictura.evaluation.fitted import read_fitted
 
-    labels, images = None if a.labels is None else read_labels(a.labels), pictures(a.images)
     if a.top < 1:
         raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
+    if a.csv is not None:
+        check_place("--csv", a.csv)
+    labels, images = None if a.labels is None else read_labels(a.labels), pictures(a.images)
+    fitted = None if a.classifier is None else read_fitted(a.classifier)
+    if fitted is not None and labels is not None:
+        raise ValueError("--classifier: it has labels of its own; leave out --labels")
     model = run.load(a.model)
     with run.watched(model.embedder):
-        answers = model.classify(images, labels, templates=a.templates)
-    out: dict[str, dict[str, float]] = {}
-    rows = []
-    for path, answer in zip(images, answers, strict=True):
-        best = out[str(path)] = dict(sorted(answer.items(), key=lambda item: -item[1])[: a.top])
-        names = [str(path), *[""] * len(best)]
-        rows += [(name, label, f"{p:.1%}", bar(p)) for name, (label, p) in zip(names, best.items(), strict=False)]
-    show(a, "", rows)
-    return out
+        if fitted is None:
+            answers = model.classify(images, labels, templates=a.templates, top=a.top)
+        else:
+            fitted.check(model.embedder)
+            answers = ready.answers(fitted.names, model.embedder.images(images), fitted.probabilities, a.top)
+    if a.csv is not None:
+        run.write_text(a.csv, as_csv(images, answers, ranked=a.top > 1))
+        often = Counter(next(iter(best)) for best in answers).most_common(MOST)
+        show(a, "", [(label, f"{number:,}", bar(number / len(images))) for label, number in often])
+        say(f"table: {a.csv}")
+    else:
+        rows = []
+        for path, best in zip(images, answers, strict=True):
+            names = [str(path), *[""] * len(best)]
+            rows += [(name, label, f"{p:.1%}", bar(p)) for name, (label, p) in zip(names, best.items(), strict=False)]
+        show(a, "", rows)
+    return {str(path): best for path, best in zip(images, answers, strict=True)}
+
+
+def as_csv(images: Sequence[Path], answers: Sequence[Mapping[str, float]], *, ranked: bool) -> str:
+    """A line for each label of each picture, the most probable first: path,rank,label,probability, ranks from 1; or
+    path,label,probability, where each picture has one."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("path", *(("rank",) if ranked else ()), "label", "probability"))
+    for path, best in zip(images, answers, strict=True):
+        for rank, (label, p) in enumerate(best.items(), 1):
+            writer.writerow((path, *((rank,) if ranked else ()), label, p))
+    return file.getvalue()

@@ -2,20 +2,30 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from pictura.verbs.common import Answer, pictures, reads_model, show
+from pictura.verbs.common import Answer, pictures, read_data, reads_model, show
 
 ABOUT = "Pictures in words: written by a captioner, or the nearest of a list of phrases, by any model that reads texts."
 EXAMPLES = (
     "pictura describe runs/captions/model a.png",
     "pictura describe runs/demo/model a.png --phrases labels.txt",
+    "pictura describe runs/demo/model a.png --phrases photos.csv --top 5",
+)
+DATA = (  # what data end with; anything else is a text file
+    *(".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq"),
+    *(".json", ".yaml", ".yml", ".tar", ".tar.gz", ".tgz"),
 )
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
     reads_model(p)
     p.add_argument("images", nargs="+", type=Path, help="picture files, or folders of them")
-    p.add_argument("--phrases", type=Path, help="a text file of one phrase a line, the nearest of which are told")
+    p.add_argument(
+        "--phrases",
+        metavar="FILE|DATA",
+        help="phrases, the nearest of which are told: a text file of one a line, or data with captions",
+    )
     p.add_argument("--top", type=int, default=3, help="how many phrases (default: 3)")
     p.add_argument("--beams", type=int, default=5, help="of the search for a caption; 1 is greedy (default: 5)")
     p.set_defaults(rest="images")
@@ -29,7 +39,7 @@ def answer(a: argparse.Namespace) -> Answer:
     for option, value in (("--top", a.top), ("--beams", a.beams)):
         if value < 1:
             raise ValueError(f"{option}: {value} tells nothing; give 1 or more")
-    phrases = None if a.phrases is None else phrases_of(a.phrases)
+    phrases = None if a.phrases is None else phrases_of(bank(a.phrases))
     model = run.load(a.model)
     with run.watched(model.embedder):
         told = model.describe(images, phrases, most=a.top, beams=a.beams)
@@ -40,3 +50,9 @@ def answer(a: argparse.Namespace) -> Answer:
         out[str(path)] = [{"text": text, "score": score} for text, score in some]
     show(a, "", rows)
     return out
+
+
+def bank(given: str) -> Any:
+    """The source of captions that it names, else what it says, a text file."""
+    data = given.lower().endswith(DATA) or "://" in given or Path(given).is_dir()
+    return read_data(given).build() if data else given

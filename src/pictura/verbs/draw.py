@@ -30,6 +30,7 @@ def answer(a: argparse.Namespace) -> Answer:
     from PIL import Image
 
     from pictura import run
+    from pictura.evaluation.aside import aside
     from pictura.evaluation.guided import GuidedConfig, draw
     from pictura.evaluation.report import write_report
     from pictura.evaluation.strokes import check_size
@@ -51,9 +52,11 @@ def answer(a: argparse.Namespace) -> Answer:
         run.write_text(a.out, drawing.svg())
     elif suffix == ".gif":
         first, *rest = drawing.film(a.size)
-        first.save(a.out, save_all=True, append_images=rest, duration=[120] * len(rest) + [2000], loop=0)
+        with aside(a.out) as path:
+            first.save(path, save_all=True, append_images=rest, duration=[120] * len(rest) + [2000], loop=0)
     else:
-        Image.fromarray(drawing.image(a.size)).save(a.out)
+        with aside(a.out) as path:
+            Image.fromarray(drawing.image(a.size)).save(path)
     told = [{"step": frame.step, "cosine": frame.cosine} for frame in drawing.frames]
     show(a, "", [(f"{one['step']}", f"{one['cosine']:.3f}") for one in told], ("step", f"cosine with “{a.text}”"))
     say(f"{a.out}: {config.strokes} strokes after {config.steps} steps")

@@ -11,6 +11,7 @@ EXAMPLES = (
     "pictura evaluate runs/demo/model --on demo --report report.html",
     "pictura evaluate runs/demo/model --on kinds/test --train kinds/train --report report.html",
     "pictura evaluate runs/demo/model runs/other/model --on kinds/test --csv both.csv",
+    "pictura evaluate runs/demo/model --on kinds/train --shifted kinds/test --report report.html",
 )
 
 
@@ -23,6 +24,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--on", required=True, help="a recipe, whose `evaluation` to run; or data: folder, table, .yaml")
     p.add_argument("--train", help="labelled data of the same classes, for probes and few-shot")
+    p.add_argument("--shifted", help="other labelled pictures of the same classes: what is lost on them")
     p.add_argument("--templates", default="simple", help="sentences around the class names (default: simple)")
     p.add_argument("--report", type=Path, help="write a page with pictures here")
     p.add_argument("--csv", type=Path, help="write a table here: model, metric, value, difference from the first")
@@ -46,11 +48,13 @@ def answer(a: argparse.Namespace) -> Answer:
     if run.is_data(a.on):
         if overrides:
             raise ValueError(f"{overrides[0]}: data have nothing to change; name a recipe by --on, or leave it out")
-        data, train = read_data(a.on), None if a.train is None else read_data(a.train)
-        measured = run.compare(models, lambda model: suite(model, data, train, a.templates), a.report)
+        data = read_data(a.on)
+        train, shifted = (None if given is None else read_data(given) for given in (a.train, a.shifted))
+        measured = run.compare(models, lambda model: suite(model, data, train, a.templates, shifted), a.report)
     else:
-        if a.train is not None:
-            raise ValueError("--train: a recipe names its own data; leave it out, or give data by --on")
+        for option, given in (("--train", a.train), ("--shifted", a.shifted)):
+            if given is not None:
+                raise ValueError(f"{option}: a recipe names its own data; leave it out, or give data by --on")
         recipe = run.read_recipe(a.on, overrides)
         measured = run.compare(models, lambda _: run.evaluation_of(recipe), a.report)
     show(a, models[0] if len(models) == 1 else "", rows(measured), heads(measured) if len(models) > 1 else ())

@@ -1,6 +1,7 @@
 """`pictura prompts`."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", required=True, help="a folder of class folders, or of pictures; a table; data as a .yaml")
     p.add_argument("--labels", help="what the classes are called, in order: comma-separated, or a text file")
     p.add_argument(
-        "--sets", default=TRIED, help=f"which to compare: names (pictura list prompts), .yaml files (default: {TRIED})"
+        "--sets",
+        default=TRIED,
+        help=f"which to compare: names (pictura list prompts), .yaml files, .txt files of a sentence with {{}} a line "
+        f"(default: {TRIED})",
+    )
+    p.add_argument(
+        "--synonyms", action="store_true", help="each set also with other words for the classes, of WordNet's"
     )
     p.add_argument("--out", type=Path, help="a .yaml file for the best of them, for `classify --templates`")
     p.add_argument("--report", type=Path, help="write a page with pictures here")
@@ -31,6 +38,7 @@ def answer(a: argparse.Namespace) -> Answer:
     from pictura.evaluation.prompt_search import panels, search
     from pictura.evaluation.prompts import prompts_of
     from pictura.evaluation.report import write_report
+    from pictura.evaluation.synonyms import synonyms, with_synonyms
     from pictura.evaluation.zeroshot import distinct, named
 
     for option, path in (("--out", a.out), ("--report", a.report)):
@@ -46,10 +54,17 @@ def answer(a: argparse.Namespace) -> Answer:
     if "label" not in source.provides and not given:
         raise ValueError(f"{a.data}: says nothing of classes; give --labels, what they are called")
     names = named(source, given, "prompts") if "label" in source.provides else distinct(given, "--labels")
+    others = synonyms(names) if a.synonyms else {}
+    if a.synonyms:
+        say(f"synonyms: of {len(others)} of {len(names)} classes")
     model = run.load(a.model)
     check_reads_texts(model.model)
+    if "label" in source.provides:
+        sets |= {f"{name}, synonyms": with_synonyms(prompts, others) for name, prompts in sets.items() if others}
     with run.watched(model.embedder):
         found = search(model.embedder, source, names, sets)
+    if "label" not in source.provides:  # nothing to choose by: they are as asked for
+        found = replace(found, best=replace(found.best, prompts=with_synonyms(found.best.prompts, others)))
     rows = [one.row(one.name == found.best.name) for one in found.trials]
     show(a, "", [tuple(map(str, row)) for row in rows], found.heads)
     told: dict[str, Any] = {one.name: one.told() for one in found.trials}
