@@ -190,7 +190,9 @@ def filmed(folder: Path, part: str) -> Path:
         with Image.open(DATA / "photos" / name) as opened:
             image = opened.convert("RGB")
         frames = [image.resize((SIDE, SIDE), box=seen(motion, t / (FRAMES - 1), *image.size)) for t in range(FRAMES)]
-        frames[0].save(place, save_all=True, append_images=frames[1:], duration=100)
+        aside = place.with_name(f".{place.name}")
+        frames[0].save(aside, "GIF", save_all=True, append_images=frames[1:], duration=100)
+        aside.rename(place)
     return folder / part
 
 
@@ -259,13 +261,20 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the runs (default: runs)")
     parser.add_argument("--write", action="store_true", help="write the page from what is kept, measure nothing")
     arguments = parser.parse_args()
-    if not arguments.write:
-        known = {run["subject"] for run in kept(NAME)}
-        for subject, (run, _) in SUBJECTS.items():
-            if subject not in known and (arguments.runs / run / "model").is_dir():
-                keep(NAME, timed(lambda one: measured(one, arguments.runs), {"subject": subject}))
+    done = {run["subject"]: run for run in kept(NAME)}
+    if arguments.write:
+        if not done:
+            parser.error("nothing has been measured yet; leave out --write")
+        limits_page.write(done)
         return 0
-    limits_page.write({run["subject"]: run for run in kept(NAME)})
+    for subject, (run, _) in SUBJECTS.items():
+        if subject in done:
+            continue
+        if not (arguments.runs / run / "model").is_dir():
+            sys.stderr.write(f"{subject}: not measured, there is no {arguments.runs / run / 'model'}\n")
+            continue
+        keep(NAME, timed(lambda one: measured(one, arguments.runs), {"subject": subject}))
+        sys.stderr.write(f"{subject}: measured\n")
     return 0
 
 

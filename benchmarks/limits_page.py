@@ -17,7 +17,7 @@ LABELS = {
 ASKED = {  # a metric, in words; what a subject was not asked has no row
     "zeroshot/fresh/top1": "shapes, plain pictures (12 classes)",
     "zeroshot/style/top1": "shapes, in another style of drawing (12 classes)",
-    "zeroshot/shapes/top1": "shapes that were never shown nor named (3 classes)",
+    "zeroshot/shapes/top1": "3 shapes that were never shown nor named, among 15 classes",
     "zeroshot/imagenet/top1": "160 classes by the 80 sentences of CLIP's authors for ImageNet",
     "zeroshot/cifar10/top1": "CIFAR-10, whose pictures it has never seen",
     "typographic/inscribed/top1": "with another class's name written across the picture",
@@ -32,12 +32,13 @@ ASKED = {  # a metric, in words; what a subject was not asked has no row
 def write(done: dict[str, Run]) -> None:
     """Tables between the page's marks, and the picture beside it."""
     write_between(DOCS / "limits.md", "limits", tables(done))
-    plot(done, DOCS / "limits.svg")
+    if any(run["curves"] for run in done.values()):
+        plot(done, DOCS / "limits.svg")
 
 
 def tables(done: dict[str, Run]) -> str:
     """The page's tables, of the subjects that were measured."""
-    parts = [prompts(done), few(done), chosen(done), corrupted(done), others(done), told(done)]
+    parts = [text for make in (prompts, few, chosen, corrupted, others, told) if (text := make(done))]
     measured_on = {run["machine"] for run in done.values()}
     minutes = sum(run["seconds"] for run in done.values()) / 60
     ends = max(run["date"][:10] for run in done.values())
@@ -92,7 +93,7 @@ def corrupted(done: dict[str, Run]) -> str:
     """The mean over severities of each corruption, those of both subjects side by side."""
     some = {subject: run for subject, run in done.items() if run["curves"]}
     metrics = {subject: run["metrics"] for subject, run in some.items()}
-    names = ["clean", *next(iter(some.values()))["curves"], "mean"]
+    names = ["clean", *next((run["curves"] for run in some.values()), ()), "mean"] if some else []
     rows = [
         (name.replace("_", " "), *(points(m[f"robustness/{name}/top1"]) for m in metrics.values())) for name in names
     ]
@@ -126,7 +127,9 @@ def points(share: float) -> str:
 
 
 def table(heads: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """Markdown, all but the first column to the right."""
+    """Markdown, all but the first column to the right; nothing where there are no rows."""
+    if not rows:
+        return ""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 

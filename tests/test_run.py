@@ -195,7 +195,7 @@ def together(place: Path, *words: str | Path, processes: int = 2) -> "subprocess
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "close"), [("adamw", 1e-4), ("muon", 1e-3)])  # Muon itself computes in bf16
+@pytest.mark.parametrize(("optimizer", "close"), [("adamw", 1e-4), ("muon", 1e-3)])  # Muon in bf16
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_train_the_same_model(tmp_path: Path, parallel: str, optimizer: str, close: float) -> None:
     """Five steps in float32, an evaluation, a resumption, the model folder: as one process does it."""

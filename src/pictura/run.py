@@ -57,13 +57,15 @@ MODEL, REPORT, RESULTS = "model", "report.html", "results.json"  # and at its en
 LEFT = (TOKENIZER, f".{CONFIG}.")  # what a run leaves there that was killed before it began
 
 
-def __getattr__(name: str) -> Any:
-    """Names of `pictura.recipe` that this module passes on, which brings all of training, on first use."""
-    if name in __all__:
-        from pictura import recipe
+if not TYPE_CHECKING:  # which would take any name for one that is there
 
-        return getattr(recipe, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Names of `pictura.recipe` that this module passes on, which brings all of training, on first use."""
+        if name in __all__:
+            from pictura import recipe
+
+            return getattr(recipe, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def train(recipe: Recipe, folder: Path, *, say: Say = logger.info) -> dict[str, float]:

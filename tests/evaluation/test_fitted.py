@@ -112,7 +112,7 @@ ABOUT = {"format": FORMAT, "names": '["a", "b"]'}
 @pytest.mark.parametrize(
     ("tensors", "about", "said"),
     [
-        ({}, {}, "is no classifier of `pictura fit`"),
+        ({}, {}, "its format is not .pictura classifier 1"),
         ({}, {"format": FORMAT}, "no classifier, or a damaged one"),
         ({}, {"names": "[" * 100_000}, "no classifier, or a damaged one"),
         ({}, {"names": '["a"]'}, "there are not 2 names"),

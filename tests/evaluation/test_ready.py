@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from pictura.config import load
 from pictura.data.text import Tokenizer
 from pictura.evaluation import ready
 from pictura.evaluation.prompts import Prompts
 from pictura.evaluation.ready import NONE, Pictura, answers
+from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIP
 from tests.evaluation.conftest import Made
 
@@ -42,7 +44,21 @@ def test_of_equally_probable_ones_the_earlier() -> None:
     assert list(best) == [*names[700:], "0"]
 
 
-def test_a_classifiers_own_head_and_no_picture(model: CLIP, tokenizer: Tokenizer) -> None:
+def test_a_classifiers_own_head() -> None:
+    torch.manual_seed(0)
+    tower = {"kind": "vit", "image_size": 8, "patch_size": 4, "width": 8, "depth": 1, "heads": 2}
+    names = ("dog", "sofa", "crane")
+    classifier = load(ClassifierConfig, {"image": tower, "classes": 3, "class_names": list(names)}).build()
+    torch.nn.init.normal_(classifier.head.weight)  # which begins at zero
+    able = Pictura(classifier, None, torch.device("cpu"))
+    pictures = [np.full((8, 8, 3), grey, np.uint8) for grey in (0, 99, 255)]
+    whole = able.classify(pictures)
+    for best, every in zip(able.classify(pictures, top=2), whole, strict=True):
+        assert [*every] == [*names] and sum(every.values()) == pytest.approx(1)
+        assert [*best.items()] == sorted(every.items(), key=lambda item: -item[1])[:2]
+
+
+def test_no_picture(model: CLIP, tokenizer: Tokenizer) -> None:
     able = Pictura(model, tokenizer, torch.device("cpu"))
     assert able.classify([], LABELS, top=2) == able.classify([], LABELS) == []
     with pytest.raises(ValueError, match=r"^top: 0 tells nothing; give 1 or more$"):

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pictura.data.randomness import random_generator
-from pictura.data.source import Source, existing, shown
+from pictura.data.source import Source, existing
 from pictura.evaluation.adapters import learnt, worded
 from pictura.evaluation.aside import aside
 from pictura.evaluation.base import check_reads_texts, exact_products, outranked
@@ -74,7 +74,10 @@ class Fitted:
         with aside(path) as beside:
             beside.touch()
             mode = beside.stat().st_mode
-            save_file(tensors, beside, metadata={"format": FORMAT, "names": json.dumps(self.names)})
+            try:
+                save_file(tensors, beside, metadata={"format": FORMAT, "names": json.dumps(self.names)})
+            except SafetensorError as error:  # a full disk, for one
+                raise OSError(f"{path}: cannot be written: {error}") from error
             beside.chmod(mode)  # safetensors lets only the owner read
 
 
@@ -85,12 +88,12 @@ def read_fitted(path: Path | str) -> Fitted:
         with safe_open(path, "pt") as stored:
             about = stored.metadata() or {}
             if about.get("format") != FORMAT:
-                raise ValueError(f"{path}: is no classifier of `pictura fit`")
+                raise ValueError(f"its format is not {FORMAT!r}")
             names = json.loads(about["names"])
             weight, bias, scale, probe = (
                 stored.get_tensor(key).float() for key in ("weight", "bias", "scale", "probe")
             )
-    except (SafetensorError, KeyError, json.JSONDecodeError, RecursionError) as error:
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:  # also of json, and of absurd numbers
         raise ValueError(f"{path}: no classifier, or a damaged one ({error}); fit it anew by `pictura fit`") from None
     tensors = (weight, bias, scale, probe)
     fits = weight.shape == (len(bias), len(probe)) if (bias.dim(), scale.dim(), probe.dim()) == (1, 0, 1) else False
@@ -98,8 +101,7 @@ def read_fitted(path: Path | str) -> Fitted:
         raise ValueError(f"{path}: a damaged classifier: its tensors do not fit together; fit it anew by `pictura fit`")
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names) and len(names) == len(bias)):
         raise ValueError(f"{path}: a damaged classifier: there are not {len(bias)} names; fit it anew by `pictura fit`")
-    called = distinct([shown(name) for name in names], str(path))
-    return Fitted(called, weight.T.contiguous(), bias, float(scale), probe)
+    return Fitted(distinct(names, str(path)), weight.T.contiguous(), bias, float(scale), probe)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ section 3.3) and Taori et al. (2020, section 2) compare ImageNet with its shifte
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -99,13 +99,16 @@ class Shift(Evaluator):
             check_labelled(one, f"{self.title}: {whose}")
             distinct(one.class_names, f"{self.title}: {whose}")
         words = dict(zip(source.class_names, named(source, class_names, self.title), strict=True))
-        shared = [name for name in source.class_names if name in set(shifted.class_names)]
+        others = set(shifted.class_names)
+        shared = [name for name in source.class_names if name in others]
         if len(shared) < 2:
             has = [f"{whose} has {shortened(one.class_names)}" for whose, one in both.items()]
             raise ValueError(f"{self.title}: both need two classes of the same names, or more; {' and '.join(has)}")
         place = {name: i for i, name in enumerate(shared)}
         self.left_out = {whose: [n for n in one.class_names if n not in place] for whose, one in both.items()}
-        self.names, self.prompts = tuple(words[name] for name in shared), prompts_of(templates)
+        self.names, prompts = tuple(words[name] for name in shared), prompts_of(templates)
+        examples = {name: some for name, some in prompts.examples.items() if name in self.names}
+        self.prompts = replace(prompts, examples=examples)
         self.sides = [
             Side(one, f"{self.title}/{whose}", self.names, torch.tensor([place.get(n, -1) for n in one.class_names]),
                  self.prompts)

@@ -12,7 +12,7 @@ from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Panel
 
 TEXTS = 512
-TEXT = "{} things of many colours, in a photo"  # that no two begin alike: what they share would be computed once
+TEXT = "{} things of many colours, in a photo"  # what texts share at their beginning is computed once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Throughput(Evaluator):
             raise ValueError(f"{self.title}: the data has no usable picture")
         yield f"{self.title}/pictures_per_second", (done - first) / (time.perf_counter() - began)
         if embedder.tokenizer is not None and hasattr(embedder.model, "encode_text"):
-            texts = [TEXT.format(number) for number in range(2 * TEXTS)]
+            texts = [TEXT.format(word(number)) for number in range(2 * TEXTS)]
             embedder.texts(texts[:TEXTS])
             began = time.perf_counter()
             embedder.texts(texts[TEXTS:])
@@ -78,3 +78,8 @@ class Throughput(Evaluator):
 
     def panels(self) -> list[Panel]:
         return []
+
+
+def word(number: int) -> str:
+    """Letters for a number, those that change most first."""
+    return "".join(chr(ord("a") + number // 26**place % 26) for place in range(3))

@@ -78,7 +78,7 @@ def named(source: Source, class_names: Sequence[str], title: str) -> tuple[str, 
 def distinct(names: Sequence[str], title: str) -> tuple[str, ...]:
     """ValueError for fewer than two names, an empty one, and the same one twice."""
     if len(names) < 2:
-        raise ValueError(f"{title}: needs at least two class names, from the data or as `class_names`")
+        raise ValueError(f"{title}: needs at least two class names, from the data, as `class_names`, or by --labels")
     if not all(name.strip() for name in names):
         raise ValueError("class_names: one of them is empty; a class without words cannot be found")
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
@@ -119,9 +119,10 @@ class Classifier:
         with exact_products():
             if len(self.vectors) == 1:
                 return features @ self.vectors[0]
-            each = zip(self.vectors, self.shares.log(), strict=True)
-            logs = [share + (features @ own / self.temperature).log_softmax(1) for own, share in each]
-        return torch.stack(logs).logsumexp(0)
+            total = torch.full((len(features), self.vectors.shape[2]), -torch.inf)
+            for own, share in zip(self.vectors, self.shares.log(), strict=True):  # one by one: many are gigabytes
+                total = torch.logaddexp(total, share + (features @ own / self.temperature).log_softmax(1))
+        return total
 
     def highest(self, features: Tensor, but: Tensor | None = None) -> Tensor:
         """features: [b e] -> [b], the cosine of the nearest class, averaged over classifiers; of each picture's classes

@@ -32,3 +32,8 @@ class Beginnings(Packing):
         last = lengths - 1
         self.start = number.gather(1, last[:, None]).squeeze(1) - last
         """[b]: to which the position of its last token is added, it gives that token; for no other position."""
+
+    @property
+    def example(self) -> Tensor:
+        """A packed token may be of several."""
+        raise AssertionError("tokens that texts share are of no single text")

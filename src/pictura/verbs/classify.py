@@ -22,7 +22,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("images", nargs="+", type=Path, help="picture files, or folders of them")
     p.add_argument("--labels", help="comma-separated, or a text file of one label a line (a classifier needs none)")
     p.add_argument(
-        "--templates", default="plain", help="sentences around the labels: a set's name, one with {}, a .yaml"
+        "--templates", help="sentences around the labels: a set's name, one with {}, a .yaml or .txt (default: plain)"
     )
     p.add_argument("--classifier", type=Path, help="a file that `pictura fit` has written, in place of --labels")
     p.add_argument("--top", type=int, default=5, help="how many labels to show (default: 5)")
@@ -43,13 +43,16 @@ def answer(a: argparse.Namespace) -> Answer:
     if a.csv is not None:
         check_place("--csv", a.csv)
     labels, images = None if a.labels is None else read_labels(a.labels), pictures(a.images)
+    if a.csv is not None and a.csv.resolve() in {path.resolve() for path in images}:
+        raise ValueError(f"--csv {a.csv}: is one of the pictures; name the file to write, such as found.csv")
     fitted = None if a.classifier is None else read_fitted(a.classifier)
-    if fitted is not None and labels is not None:
-        raise ValueError("--classifier: it has labels of its own; leave out --labels")
+    if fitted is not None and (labels is not None or a.templates is not None):
+        option = "--templates" if labels is None else "--labels"
+        raise ValueError(f"--classifier: it has labels of its own; leave out {option}")
     model = run.load(a.model)
     with run.watched(model.embedder):
         if fitted is None:
-            answers = model.classify(images, labels, templates=a.templates, top=a.top)
+            answers = model.classify(images, labels, templates=a.templates or "plain", top=a.top)
         else:
             fitted.check(model.embedder)
             answers = ready.answers(fitted.names, model.embedder.images(images), fitted.probabilities, a.top)

@@ -55,4 +55,9 @@ def answer(a: argparse.Namespace) -> Answer:
 def bank(given: str) -> Any:
     """The source of captions that it names, else what it says, a text file."""
     data = given.lower().endswith(DATA) or "://" in given or Path(given).is_dir()
-    return read_data(given).build() if data else given
+    if not data:
+        return given
+    source = read_data(given).build()
+    if "captions" not in source.provides:
+        raise ValueError(f"--phrases {given}: has no captions; try a text file of one phrase a line")
+    return source

@@ -26,7 +26,9 @@ def arguments(p: argparse.ArgumentParser) -> None:
         f"(default: {TRIED})",
     )
     p.add_argument(
-        "--synonyms", action="store_true", help="each set also with other words for the classes, of WordNet's"
+        "--synonyms",
+        action="store_true",
+        help="each set also with WordNet's other words for the classes (without labels: in the file, untried)",
     )
     p.add_argument("--out", type=Path, help="a .yaml file for the best of them, for `classify --templates`")
     p.add_argument("--report", type=Path, help="write a page with pictures here")
