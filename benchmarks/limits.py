@@ -5,6 +5,7 @@
     pictura train photos --out runs/photos
     pictura train captions --out runs/photo-captions initial=runs/photos/model \\
         data='{kind: table, path: ../shared/data/photos/train.csv}' \\
+        view='{kind: random_crop, image_size: 64, scale: [0.6, 1.0]}' \\
         evaluation='{test: {kind: captions, data: {kind: table, path: ../shared/data/photos/test.csv}}}'
     .venv/bin/python -m benchmarks.limits             measure what is missing; pages with pictures into runs/limits
     .venv/bin/python -m benchmarks.limits --write     the tables and the picture of docs/limits.md
