@@ -54,6 +54,7 @@ OPPOSITES = {
 }  # fmt: skip
 MOTIONS = ("moving left", "moving right", "zooming in", "zooming out")  # of a camera over a photograph
 FRAMES, SIDE = 8, 96
+ALONE = re.compile(r"_\d$")  # in the name of one template by itself
 
 
 def single(**changes: Any) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def measured(run: Run, runs: Path) -> Run:
     with watched(embedder):
         found = Measured.by(trained, evaluators, embedder)
     page = folder / f"{run['subject'].replace(' ', '-')}.html"
-    panels = [panel for one in evaluators.values() for panel in one.panels()]
+    panels = [panel for name, one in evaluators.items() if not ALONE.search(name) for panel in one.panels()]
     write_report(page, title=run["subject"], metrics=found.metrics, panels=panels)
     curves = getattr(evaluators.get("robustness"), "found", {})
     return {"metrics": dict(found.metrics), "gains": gains(found), "curves": curves}

@@ -24,7 +24,7 @@ ASKED = {  # a metric, in words; what a subject was not asked has no row
     "typographic/fooled": "of these, taken for what is written (less is better)",
     "calibration/error": "how sure it is, less how right, in the mean (less is better)",
     "calibration/separation": "told whether a picture is of any of the classes, of pairs",
-    "actions/top1": "what happens in a film, by words (4 classes)",
+    "actions/top1": "what happens in a film, by words (8 motions in scenes, 4 of a camera over photographs)",
     "actions/probe/top1": "the same, by ridge regression on frames and their order",
 }
 

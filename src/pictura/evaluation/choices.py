@@ -15,7 +15,7 @@ from pictura.data.source import Source, SourceConfig
 from pictura.evaluation.base import TIE, Evaluator, EvaluatorConfig, check_reads_texts, outranked, thumbnail
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.intervals import wilson
-from pictura.evaluation.panels import Gallery, Line, Panel, Picture, Table
+from pictura.evaluation.panels import Gallery, Line, Panel, Picture, Table, percent
 from pictura.evaluation.recall import ByVectors
 from pictura.evaluation.rerank import ByPairs, check_matches, pair_scores
 
@@ -147,7 +147,7 @@ class Choices(Evaluator):
         if not self.found:
             return []
         shares = [
-            (kind or "all", metric, tally.n, f"{tally.right / tally.n:.1%}", f"{tally.chance:.1%}", interval(tally))
+            (kind or "all", metric, tally.n, percent(tally.right / tally.n), percent(tally.chance), interval(tally))
             for kind, tallies in self.found.items()
             for metric, tally in tallies.items()
         ]

@@ -125,7 +125,7 @@ class Robustness(Evaluator):
                 thumbnail(
                     Corrupted(self.source, corruption, SHOWN, self.config.seed),
                     index,
-                    (Line(corruption, percent(statistics.fmean(values.values()))),),
+                    (Line(corruption.replace("_", " "), percent(statistics.fmean(values.values()))),),
                 )
                 for corruption, values in some.items()
             ]
