@@ -147,7 +147,7 @@ def plot(done: dict[str, Run], path: Path) -> None:
             left.plot(SHOTS, [100 * m[f"{title}/{method}/{n}/top1"] for n in SHOTS], marker=".", label=method)
         left.axhline(100 * m[f"{title}/zeroshot/top1"], color="black", linestyle="--", linewidth=1, label="zero-shot")
         left.set(xscale="log", xticks=SHOTS, xticklabels=SHOTS, xlabel="pictures of each class", ylabel="top-1, %")
-        left.set_title(f"{subject}: few examples")
+        left.set_title(f"{subject}, {LABELS[title.removeprefix('few_shot/')]}: few examples")
         left.legend(fontsize=7)
         severities = sorted(map(int, next(iter(run["curves"].values()))))
         clean, every = 100 * m["robustness/clean/top1"], []
