@@ -108,7 +108,7 @@ def test_without_labels_synonyms_are_as_asked_for(place: Path, capsys: pytest.Ca
         ("evaluate one --on photos.csv --shifted kinds", "--shifted: is compared zero-shot"),
         ("evaluate one --on kinds --shifted photos.csv", "shift: shifted: the data has no label"),
         ("evaluate one --on demo --shifted kinds", "--shifted: a recipe names its own data"),
-        ("describe one kinds --phrases kinds", "--phrases kinds: has no captions; try a text file of one phrase a line"),
+        ("describe one kinds --phrases kinds", "--phrases kinds: has no captions; try a text file"),
         ("prompts one --data kinds --sets none.txt", "none.txt: no templates there"),
     ],
 )

@@ -14,8 +14,7 @@ from pictura.data.scene_choices import MOST
 from pictura.data.scenes import Scenes, ScenesConfig
 from pictura.data.source import Example, Source
 from pictura.data.winoground import WinogroundConfig
-from pictura.evaluation.base import EvaluatorConfig
-from pictura.evaluation.base import TIE
+from pictura.evaluation.base import TIE, EvaluatorConfig
 from pictura.evaluation.choices import LINES, SHOWN, Choices, ChoicesConfig, pair_metrics
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Gallery, Table
