@@ -13,7 +13,7 @@ from pictura.evaluation.calibrate import calibration_error, separation
 from pictura.evaluation.charts import chart
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.labelled import placed
-from pictura.evaluation.panels import Panel, Table
+from pictura.evaluation.panels import Panel, Table, percent
 from pictura.evaluation.prompts import prompts_of
 from pictura.evaluation.zeroshot import Classifier, named
 
@@ -86,7 +86,7 @@ class Calibration(Evaluator):
         for b in place.unique().tolist():
             inside = place == b
             sure, right = float(self.sure[inside].mean()), float(self.right[inside].double().mean())
-            rows.append((f"{100 * sure:.1f} %", f"{100 * right:.1f} %", f"{int(inside.sum()):,}"))
+            rows.append((percent(sure), percent(right), f"{int(inside.sum()):,}"))
             points.append((100 * sure, 100 * right))
         note = (
             "A model whose probabilities can be believed is as often right as it is sure: its line is the straight one."

@@ -25,7 +25,7 @@ from pictura.evaluation.base import Evaluator, EvaluatorConfig, check_reads_text
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.intervals import half_width
 from pictura.evaluation.labelled import check_labelled, matched, placed
-from pictura.evaluation.panels import Panel, Table
+from pictura.evaluation.panels import Panel, Table, percent
 from pictura.evaluation.prompts import prompts_of
 from pictura.evaluation.rise import Points, Rise
 from pictura.evaluation.taught import labelled, solving_device, taught
@@ -198,8 +198,8 @@ class FewShot(Evaluator):
         rows = [
             (
                 *(() if self.alone else (method,)),
-                *(n, f"{100 * mean:.1f} %", f"± {100 * half:.1f}" if several else "—"),
-                *(f"{100 * end:.1f} %" for end in (min(found[n]), max(found[n]))),
+                *(n, percent(mean), f"± {100 * half:.1f}" if several else "—"),
+                *(percent(end) for end in (min(found[n]), max(found[n]))),
             )
             for method, found in self.found.items()
             for n, mean, half in lines[method]

@@ -21,7 +21,7 @@ from pictura.evaluation.base import TIE, Evaluator, EvaluatorConfig, check_reads
 from pictura.evaluation.earth import Journey, Map, great_circle_km
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.knn import BLOCK, nearest
-from pictura.evaluation.panels import Gallery, Line, Panel, Picture, Table
+from pictura.evaluation.panels import Gallery, Line, Panel, Picture, Table, percent
 from pictura.evaluation.prompts import templates_of
 from pictura.evaluation.zeroshot import classifier
 
@@ -132,7 +132,7 @@ class Geolocation(Evaluator):
         rows = []
         for way, told in self.told.items():
             median, *shares = summary(told.km).values()
-            rows.append((way, f"{median:,.0f}", *(f"{100 * share:.1f} %" for share in shares)))
+            rows.append((way, f"{median:,.0f}", *map(percent, shares)))
         n = len(next(iter(self.told.values())).km)
         note = f"{n:,} pictures, by {' and by '.join(self.how(way) for way in self.told)}; of equals, the farthest."
         columns = ("told by", "median km", *(f"within {km} km" for km in WITHIN))

@@ -184,4 +184,5 @@ class Shift(Evaluator):
 
 
 def points(share: float) -> str:
+    """A difference of shares, in points."""
     return f"{100 * share:.1f}"

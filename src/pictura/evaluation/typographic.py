@@ -16,7 +16,7 @@ from pictura.data.source import Source, SourceConfig
 from pictura.evaluation.base import TIE, EvaluatorConfig, check_reads_texts
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.labelled import SHOWN, Labelled
-from pictura.evaluation.panels import Gallery, Panel, Table
+from pictura.evaluation.panels import Gallery, Panel, Table, percent
 from pictura.evaluation.prompts import Prompts, prompts_of
 from pictura.evaluation.zeroshot import Classifier, named
 
@@ -98,7 +98,7 @@ class Typographic(Labelled):
             for heading, some in (("Fooled, and surest of it", fooled), ("Surest and right all the same", right))
             if some
         ]
-        said = [f"{100 * value:.1f} %" for value in self.numbers]
+        said = [*map(percent, self.numbers)]
         note = f"The name of another class, written on each of {len(label):,} pictures of {len(self.names)} classes."
         names = ("top-1 of the pictures alone", "top-1 with another name on them", "answered with that name")
         table = Table(f"{self.title}: numbers", ("", "share"), list(zip(names, said, strict=True)), note=note)
