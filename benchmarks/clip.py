@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch and pictura arrive with the first case that runs, so 
     import torch
 
     from pictura.models.clip import CLIPConfig
-    from pictura.recipe import Prepared
+    from pictura.prepare import Prepared
 
 FOREVER = 1_000_000  # steps of the schedule: more than any run makes
 Step = Callable[[], "torch.Tensor"]
@@ -174,7 +174,8 @@ class TrainStep(ClipCase):
 @cache
 def demo() -> Prepared:
     """The demo's recipe, opened: its scenes, its tokenizer trained on their captions, its model."""
-    from pictura.recipe import prepare, read_recipe
+    from pictura.prepare import prepare
+    from pictura.recipe import read_recipe
 
     recipe = read_recipe("demo")
     few = replace(recipe.data, count=20_000)  # enough for every word; a vocabulary learnt from a million takes minutes

@@ -89,7 +89,7 @@ def train(run: Run) -> Run:
 
 def flops_of_a_step(recipe: Any) -> float:
     """Counted on two examples, forward and backward."""
-    from pictura.recipe import prepare
+    from pictura.prepare import prepare
     from pictura.training.flops import count_flops
 
     prepared = prepare(recipe)

@@ -11,7 +11,8 @@ from pictura.data.scenes import ScenesConfig
 from pictura.evaluation.captions import told
 from pictura.evaluation.embed import Embedder, Pictures
 from pictura.models.captioner import Captioner
-from pictura.recipe import Recipe, prepare
+from pictura.prepare import prepare
+from pictura.recipe import Recipe
 from pictura.run import resume, train
 from pictura.weights.foreign import load_model
 from tests.tiny import TINY, losses

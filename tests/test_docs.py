@@ -21,7 +21,8 @@ from pictura.evaluation.embed import Embedder
 from pictura.evaluation.prompts import Prompts
 from pictura.models.base import ModelConfig
 from pictura.models.vilt import ViLTConfig
-from pictura.recipe import Recipe, prepare, recipe_names
+from pictura.prepare import prepare
+from pictura.recipe import Recipe, recipe_names
 from pictura.weights.convert import targets
 from pictura.weights.folder import save_folder
 from tests.data.files import jpeg, write

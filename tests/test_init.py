@@ -33,28 +33,17 @@ def test_a_model_is_used_without_what_trains_one(trained: Path, tmp_path: Path) 
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "a.png")
     asked = ["classify", str(trained / "model"), str(tmp_path / "a.png"), "--labels", "a,b", "--json"]
     code = (
-        "import sys, pictura.run\n"
+        "import sys\n"
         "from pictura.cli import main\n"
-        f"before = set({HEAVY}) & set(sys.modules)\n"
-        f"code, after = main({asked}), set({HEAVY}) & set(sys.modules)\n"
-        "assert code == 0 and not before | after, (before, after)"
+        f"code, found = main({asked}), set({HEAVY}) & set(sys.modules)\n"
+        "assert code == 0 and not found, found"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_names_of_the_recipe_come_through_run() -> None:
-    from pictura import recipe, run
-
-    for name in ("Prepared", "Recipe", "prepare", "read_recipe", "recipes"):
-        assert getattr(run, name) is getattr(recipe, name)
-    assert all(hasattr(run, name) for name in run.__all__)
-    with pytest.raises(AttributeError, match=r"module 'pictura\.run' has no attribute 'receipt'"):
-        _ = run.receipt
-
-
-def test_load_is_the_one_of_run() -> None:
-    from pictura.run import load
+def test_load_is_the_one_of_evaluation() -> None:
+    from pictura.evaluation.ready import load
 
     assert pictura.load is load
     assert "load" in dir(pictura)

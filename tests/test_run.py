@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from pictura.config import load
 from pictura.data.scenes import ScenesConfig
 from pictura.facts import number
 from pictura.models.clip import CLIPConfig
-from pictura.recipe import Recipe, givers, prepare, read_recipe
-from pictura.training.progress import Progress
+from pictura.prepare import prepare
+from pictura.recipe import Recipe, read_recipe
 from tests.tiny import RETRIEVAL, environment, losses, tiny, with_torn_pictures, write_tiny
 
 # What a run leaves
@@ -105,13 +104,6 @@ def test_such_a_run_is_trained_and_resumed(trained: Path, tmp_path: Path, one_th
 # Small things
 
 
-def test_what_gives_what() -> None:
-    assert {"coco", "sidecar", "table", "scenes", "shards", "image_text"} <= set(givers("captions"))
-    assert "folder" not in givers("captions")
-    assert {"folder", "table"} <= set(givers("label"))
-    assert not {"coco", "sidecar"} & set(givers("label"))
-
-
 def test_the_demo_says_how_many_there_are() -> None:
     """Its table names numbers; they are those of its recipe."""
     evaluators = {name: config.build() for name, config in read_recipe("demo").evaluation.items()}
@@ -130,55 +122,9 @@ def test_a_free_folder(tmp_path: Path) -> None:
         path.mkdir()
 
 
-def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.write_text(tmp_path / "a.txt", "old")
-    run.save_array(tmp_path / "a.npy", np.zeros(3, np.float32))
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        run.write_text(tmp_path / "a.txt", "new")
-    with pytest.raises(OSError, match="No space"):
-        run.save_array(tmp_path / "a.npy", np.ones(3, np.float32))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.txt"]
-    assert (tmp_path / "a.txt").read_text() == "old"
-    assert np.load(tmp_path / "a.npy").sum() == 0
-
-
 @pytest.mark.parametrize(("count", "words"), [(12, "12"), (151_277_313, "151 million"), (2.5e9, "2.5 billion")])
 def test_numbers_in_words(count: float, words: str) -> None:
     assert number(count) == words
-
-
-def test_what_takes_long_shows_how_far_it_is(
-    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nothing in the first two seconds; then lines, for pictures and for texts, and nothing afterwards."""
-    embedder = pictura.load(trained / "model").embedder
-    embedder.batch_size = 2
-    texts = [" ".join(["star"] * n) for n in range(1, 12)]
-    with run.watched(embedder):
-        embedder.texts(texts)
-    assert capsys.readouterr().err == ""
-    clock = count(0)
-    monkeypatch.setattr(run.time, "perf_counter", lambda: float(next(clock)))  # every look at it takes a second
-    with run.watched(embedder):
-        embedder.texts(texts)
-        embedder.images([np.zeros((16, 16, 3), np.uint8)] * 12)
-    told = capsys.readouterr().err
-    assert "texts 11/11" in told and "pictures 12/12" in told
-    embedder.texts(texts)
-    assert capsys.readouterr().err == ""
-    assert isinstance(Progress(1).total, int)
-
-
-def test_an_error_ends_the_display(trained: Path) -> None:
-    embedder = pictura.load(trained / "model").embedder
-    with pytest.raises(KeyError), run.watched(embedder):
-        raise KeyError("x")
-    assert embedder.progress is None
 
 
 # Several processes

@@ -14,7 +14,8 @@ from pictura.cli import main
 from pictura.config import to_yaml
 from pictura.config.loader import load
 from pictura.models.vild import ViLD
-from pictura.recipe import Recipe, prepare
+from pictura.prepare import prepare
+from pictura.recipe import Recipe
 from pictura.run import resume, teach, train
 from pictura.weights.foreign import load_model
 from tests.tiny import TINY, losses, tiny

@@ -18,7 +18,8 @@ from pictura.evaluation.embed import Embedder
 from pictura.evaluation.pointing import word_maps
 from pictura.evaluation.ready import Pictura
 from pictura.models.vilt import ViLT
-from pictura.recipe import Recipe, prepare
+from pictura.prepare import prepare
+from pictura.recipe import Recipe
 from pictura.run import train
 from pictura.weights.foreign import load_model
 from tests.models.small import BY_KIND, built

@@ -8,7 +8,7 @@ Importing the package imports nothing at all: torch arrives with the first verb 
 
 TYPE_CHECKING = False  # typing's own costs more to import than all of this
 if TYPE_CHECKING:
-    from pictura.run import load
+    from pictura.evaluation.ready import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -16,7 +16,7 @@ __all__ = ["__version__", "load"]
 
 def __getattr__(name: str) -> object:
     if name == "load":
-        from pictura.run import load
+        from pictura.evaluation.ready import load
 
         return load
     raise AttributeError(f"module 'pictura' has no attribute {name!r}")

@@ -26,11 +26,12 @@ from pictura.models.base import ImageTowerConfig, ModelConfig
 from pictura.models.captioner import CaptionerConfig
 from pictura.models.vild import ViLD, ViLDConfig
 from pictura.models.vilt import ViLT, ViLTConfig
-from pictura.recipe import Recipe, enough_memory, prepare, recipes
+from pictura.prepare import enough_memory, prepare
+from pictura.recipe import Recipe, recipes
 from pictura.training.flops import count_flops
 from pictura.training.loop import Trainer
 from pictura.training.memory import MemoryPeak
-from pictura.training.progress import measured_peak
+from pictura.training.peak import measured_peak
 from pictura.weights.folder import empty
 
 TITLES = {

@@ -1,6 +1,5 @@
 import json
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from pycocotools import mask as peer
 from pictura.data.decode import decode
 from pictura.data.objects import (
     Annotation,
-    Changed,
     Objects,
     check_names,
     check_outline,
@@ -22,7 +20,7 @@ from pictura.data.objects import (
     numbers,
     picture_size,
 )
-from pictura.data.source import BadSample, Example, Source
+from pictura.data.source import BadSample
 from tests.data.files import encoded, photo
 
 NAN, INF = float("nan"), float("inf")
@@ -238,42 +236,3 @@ def test_many_large_masks_are_refused_before_they_are_drawn() -> None:
         draw_masks([[[0, 0, 1, 0, 1, 1]]] * 1000, (4000, 3000), "big")
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
-
-
-class Told(Source):
-    """Says of itself what it does not say in its examples."""
-
-    provides, class_names, least_classes = frozenset({"image", "captions"}), ("a", "b"), 2
-    bad = (BadSample("gone", "no such file"),)
-
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> Example:
-        raise BadSample(str(index), "is not to be read")
-
-    def captions(self, index: int) -> list[str]:
-        return [f"caption {index}"]
-
-    def all_captions(self) -> Iterator[str]:
-        return iter(["each", "once"])
-
-    def answers(self, least: int) -> tuple[str, ...]:
-        return ("yes",) * least
-
-
-class Numbered(Changed):
-    """`number` for each example."""
-
-    def __getitem__(self, index: int) -> Any:
-        return {"key": str(index), "number": index}
-
-
-def test_a_changed_source_says_what_its_source_says() -> None:
-    told = Told()
-    own = Numbered(told, "number")
-    assert own.provides == {"image", "captions", "number"} and Numbered(told).provides == told.provides
-    assert (len(own), own.class_names, own.least_classes, own.bad) == (2, ("a", "b"), 2, told.bad)
-    assert own.captions(1) == ["caption 1"] and list(own.all_captions()) == ["each", "once"]
-    assert own.answers(2) == ("yes", "yes")
-    assert (own.image_ids, own.objects, own.federated) == (None, None, None) and own.place(1) == 1

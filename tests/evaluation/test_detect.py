@@ -12,7 +12,7 @@ from pictura.evaluation.embed import Embedder
 from pictura.evaluation.prompts import fill, sets
 from pictura.evaluation.ready import Pictura
 from pictura.models.clip import CLIP
-from pictura.recipe import name_classes
+from pictura.prepare import name_classes
 from tests.evaluation.test_detection import named
 from tests.models.test_vild import pictures, small
 

@@ -1,6 +1,5 @@
 """A detector measured, asked and drawn: boxes in the pixels of the pictures as they came, and official numbers."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,15 +22,14 @@ from pictura.evaluation.base import EvaluatorConfig, measure
 from pictura.evaluation.crops import embedded
 from pictura.evaluation.detect import looking, proposed, vocabulary
 from pictura.evaluation.detection import CLASSES, Detection, DetectionConfig, by_class, compared
-from pictura.evaluation.drawing import SIDE, colour, with_things
+from pictura.evaluation.drawing import SIDE, colour
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Gallery, Table
 from pictura.evaluation.ready import Pictura
 from pictura.models.clip import CLIP
 from pictura.models.vild import ViLD, ViLDConfig
 from pictura.models.vild_finding import Query
-from pictura.recipe import name_classes
-from pictura.run import drawn_at, saving
+from pictura.prepare import name_classes
 from pictura.weights.initial import inherited, started
 from tests.data.files import shared
 from tests.evaluation.test_average_precision import NAMES as MADE
@@ -200,31 +198,6 @@ def test_other_models_and_other_data_are_refused(model: CLIP) -> None:
         DetectionConfig(data=ScenesConfig(count=2)).build()
     with pytest.raises(ValueError, match=r"gone\.png"):
         Pictura(small(), None, torch.device("cpu")).detect([Path("gone.png")])
-
-
-def test_what_was_found_is_drawn_and_written_as_coco_has_it(tmp_path: Path) -> None:
-    image = tmp_path / "a.png"
-    Image.fromarray(Photographs()[0]["image"]).save(image)  # type: ignore[arg-type]
-    found = Pictura(small(masks=True), None, torch.device("cpu")).detect([image], threshold=0.0, most=5)
-    assert len(found[0]["boxes"]) == 5
-    assert [*saving(tmp_path / "out", [image], found, NAMES)] == found
-    drawn, plain = (np.asarray(Image.open(path)) for path in (tmp_path / "out" / "a.png", image))
-    assert drawn.shape == plain.shape and (drawn != plain).any()
-    coco = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert coco["images"] == [{"id": 1, "file_name": str(image), "width": 160, "height": 96}]
-    names = {one["id"]: one["name"] for one in coco["categories"]}
-    for one, name, box in zip(coco["annotations"], found[0]["text_labels"], found[0]["boxes"], strict=True):
-        assert names[one["category_id"]] == name and one["image_id"] == 1
-        x, y, width, height = one["bbox"]
-        assert torch.allclose(torch.tensor([x, y, x + width, y + height]), box, atol=1e-3)
-        assert one["segmentation"]["size"] == [96, 160]
-    assert drawn_at(tmp_path, [Path("x/a.jpg"), Path("y/a.jpg"), Path("a-2.jpg")])[:] == [
-        tmp_path / "a.png", tmp_path / "a-2.png", tmp_path / "a-2-2.png"
-    ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"a\.png is one of the pictures; give another folder"):
-        [*saving(tmp_path, [image], found, NAMES)]
-    nothing = {key: value[:0] for key, value in found[0].items()}
-    assert (np.asarray(with_things(Image.open(image), nothing)) == plain).all()
 
 
 def test_a_report_shows_what_is_found_and_how_well_each_class_is() -> None:

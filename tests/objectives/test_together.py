@@ -8,7 +8,8 @@ import torch
 
 from pictura import run
 from pictura.config import load
-from pictura.recipe import Recipe, prepare
+from pictura.prepare import prepare
+from pictura.recipe import Recipe
 from pictura.training.metrics import read_metrics
 
 TOWERS: dict[str, dict[str, Any]] = {

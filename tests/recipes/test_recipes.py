@@ -20,7 +20,8 @@ from pictura.models.classifier import ClassifierConfig
 from pictura.models.pictures import PictureModelConfig
 from pictura.models.vilt import ViLTConfig
 from pictura.models.vit import ViTConfig
-from pictura.recipe import Recipe, prepare, read_recipe, recipe_names
+from pictura.prepare import prepare
+from pictura.recipe import Recipe, read_recipe, recipe_names
 from pictura.run import go, trainer_of
 from pictura.training.metrics import read_metrics
 from pictura.weights.folder import empty

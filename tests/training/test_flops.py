@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from pictura.objectives.base import Task
-from pictura.recipe import prepare
+from pictura.prepare import prepare
 from pictura.training.flops import count_flops
 from tests.tiny import tiny
 from tests.training.toys import Match, Toy, batch, task

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pictura.objectives.base import Features, Outcome, Task
-from pictura.recipe import prepare
+from pictura.prepare import prepare
 from pictura.training.gradient_cache import cached_backward, check_cacheable
 from pictura.training.precision import Masters
 from tests.tiny import tiny

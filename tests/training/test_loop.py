@@ -190,7 +190,7 @@ def test_locking_what_is_not_there(tmp_path: Path) -> None:
 
 
 def test_recomputed_blocks_give_the_same(tmp_path: Path) -> None:
-    from pictura.recipe import prepare
+    from pictura.prepare import prepare
 
     losses = []
     for recompute in (False, True):
@@ -217,7 +217,7 @@ def _plain(stream: Any) -> Generator[Batch, None, None]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_compiled_blocks_give_the_same(tmp_path: Path) -> None:
-    from pictura.recipe import prepare
+    from pictura.prepare import prepare
 
     losses = []
     for compile in (False, True):
@@ -232,7 +232,7 @@ def test_compiled_blocks_give_the_same(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_no_block_of_many_falls_back_to_the_uncompiled(tmp_path: Path) -> None:
-    from pictura.recipe import prepare
+    from pictura.prepare import prepare
 
     torch._dynamo.reset()
     limits = torch._dynamo.config

@@ -21,7 +21,8 @@ from pictura.evaluation.ready import load as load_ready
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIP
 from pictura.models.vit import ViTConfig
-from pictura.recipe import Recipe, prepare
+from pictura.prepare import prepare
+from pictura.recipe import Recipe
 from pictura.weights.convert import convert
 from pictura.weights.folder import load_folder, save_folder
 from pictura.weights.foreign import load_model

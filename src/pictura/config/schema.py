@@ -43,7 +43,7 @@ def _descendants(cls: type) -> Iterator[type]:
 def _import_siblings(module_name: str) -> None:
     """Imports every module of the room that holds `module_name`.
 
-    A room is a package within a package: a class in `pictura.run` must not import the whole of `pictura`, with all
+    A room is a package within a package: a class in `pictura.recipe` must not import the whole of `pictura`, with all
     that its extras need, and a script or a test has no siblings.
     """
     module = sys.modules.get(module_name)

@@ -7,9 +7,9 @@ import numpy as np
 
 from pictura.data.corruptions import check_corruption, corrupt
 from pictura.data.decode import decode
-from pictura.data.objects import Changed
 from pictura.data.randomness import random_generator
 from pictura.data.source import Example, Source, SourceConfig
+from pictura.data.wrapper import Changed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""`inscribed`: pictures with the name of another class written across them. Does a model read, or look?
+"""`inscribed`: pictures with the name of another class stuck on them. Does a model read, or look?
 
 The typographic attack of Goh et al., Multimodal Neurons in Artificial Neural Networks, Distill 2021, section
 "Typographic attacks", whose labels are photographed; these are drawn.
@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pictura.data.decode import decode
-from pictura.data.objects import Changed
 from pictura.data.randomness import random_generator
 from pictura.data.source import BadSample, Example, Source, SourceConfig, shown
+from pictura.data.wrapper import Changed
 
 SIZE = 96  # pixels that letters are drawn at, before they are fitted to a picture
 LONGEST = 60  # characters of a name that are written
@@ -27,17 +27,19 @@ ROOM = 0.94, 0.4  # of the middle square's width and height that a label may tak
 class InscribedConfig(SourceConfig):
     """The pictures of `of`, which has labels and class names, with another class's name on each.
 
-    Which other class is written, and where, is a function of (seed, example).
+    Which other class is written, and where, is a function of (seed, example). blank: the same labels stuck on without
+    their words, which cover as much and say nothing.
     """
 
     kind: ClassVar[str] = "inscribed"
 
     of: SourceConfig
     seed: int = 0
+    blank: bool = False
 
     def build(self) -> "Inscribed":
         """Open the source. Raises ValueError when it has no pictures, no labels or not two names to choose from."""
-        return Inscribed(self.of.build(), self.seed)
+        return Inscribed(self.of.build(), self.seed, blank=self.blank)
 
 
 class Inscribed(Changed):
@@ -46,11 +48,11 @@ class Inscribed(Changed):
     `names`, one for each class, are written in place of the source's own. The font knows Latin letters only.
     """
 
-    def __init__(self, source: Source, seed: int = 0, names: Sequence[str] = ()) -> None:
+    def __init__(self, source: Source, seed: int = 0, names: Sequence[str] = (), blank: bool = False) -> None:
         if missing := {"image", "label"} - source.provides:
             raise ValueError(f"inscribed: the data has no {' and no '.join(sorted(missing))}")
         super().__init__(source, "written")
-        self.seed, self.words = seed, [written(name) for name in names or source.class_names]
+        self.seed, self.blank, self.words = seed, blank, [written(name) for name in names or source.class_names]
         if len({*self.words} - {""}) < 2:
             raise ValueError("inscribed: the data needs `class_names`, at least two different ones, to write another")
         number = {word: i for i, word in enumerate(dict.fromkeys(self.words))}
@@ -64,7 +66,7 @@ class Inscribed(Changed):
         rng = random_generator(self.seed, 0, index, "inscribed")
         others = np.flatnonzero((self._word != self._word[label]) & (self._word >= 0))
         other = int(others[rng.integers(len(others))])
-        image = inscribe(decode(example["image"], key=key), self.words[other], rng)
+        image = inscribe(decode(example["image"], key=key), self.words[other], rng, self.blank)
         return cast(Example, example | {"image": np.asarray(image), "written": other})
 
 
@@ -73,8 +75,8 @@ def written(name: str) -> str:
     return shown(" ".join(name.replace("_", " ").split()))[:LONGEST]
 
 
-def inscribe(image: Image.Image, words: str, rng: np.random.Generator) -> Image.Image:
-    """A copy of the picture with a white label, the words in black on it as large as fit.
+def inscribe(image: Image.Image, words: str, rng: np.random.Generator, blank: bool = False) -> Image.Image:
+    """A copy of the picture with a white label, the words in black on it as large as fit, or nothing where it is blank.
 
     It lies within the middle square, which is what models see that crop.
     """
@@ -87,7 +89,7 @@ def inscribe(image: Image.Image, words: str, rng: np.random.Generator) -> Image.
     free = [int(rng.integers(side - length + 1)) for length in size]
     left, top = ((whole - side) // 2 + moved for whole, moved in zip(image.size, free, strict=True))
     out = image.copy()
-    out.paste(fitted.convert("RGB"), (left, top))
+    out.paste("white" if blank else fitted.convert("RGB"), (left, top, left + size[0], top + size[1]))
     return out
 
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from pictura.data.objects import Wrapper
 from pictura.data.randomness import random_generator
 from pictura.data.source import BadSample, Example, Source, SourceConfig, did_you_mean
+from pictura.data.wrapper import Wrapper
 
 ROWS = ("boxes", "crowd", "masks", "areas")
 
@@ -97,9 +97,6 @@ class PartlyLabelled(Wrapper):
     def __getitem__(self, index: int) -> Example:
         place = self.place(index)
         return cast(Example, self.told(place, cast(dict[str, Any], self.source[place])))
-
-    def captions(self, index: int) -> list[str]:
-        return self.source.captions(self.place(index))
 
     def place(self, index: int) -> int:
         return int(self.order[index])

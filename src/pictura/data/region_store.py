@@ -6,7 +6,6 @@ writes that last, so a store whose writing was interrupted is gone on with.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pictura.data.source import existing
+from pictura.output.files import write_text
 
 ABOUT = "store.json"
 MISSING = -1  # the count of an example that nobody has written yet
@@ -69,9 +69,7 @@ class RegionStore:
             with open(folder / f"{name}.bin", "wb") as file:
                 file.truncate(bytes_ * examples)  # takes no disk before it is written
         np.full(examples, MISSING, np.int32).tofile(folder / "counts.bin")
-        part = folder / f"{ABOUT}.part"
-        part.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-        os.replace(part, folder / ABOUT)  # last: without it there is no store
+        write_text(folder / ABOUT, json.dumps(wanted, indent=1))  # last: without it there is no store
         return cls(folder, writable=True)
 
     def __getstate__(self) -> dict[str, Any]:

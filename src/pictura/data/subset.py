@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pictura.data.objects import Wrapper
 from pictura.data.randomness import random_generator
 from pictura.data.source import BadSample, Example, Source, SourceConfig
+from pictura.data.wrapper import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,6 @@ class Subset(Wrapper):
 
     def __getitem__(self, index: int) -> Example:
         return self.source[self.place(index)]
-
-    def captions(self, index: int) -> list[str]:
-        return self.source.captions(self.place(index))
 
 
 def labels_of(source: Source) -> npt.NDArray[np.int64]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from pictura.data.objects import Changed
 from pictura.data.region_store import RegionStore
 from pictura.data.source import Example, Source, SourceConfig
+from pictura.data.wrapper import Changed
 
 
 @dataclass(frozen=True, kw_only=True)

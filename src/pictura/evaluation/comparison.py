@@ -2,15 +2,20 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from pictura.evaluation.base import Evaluator, measure
+from pictura.evaluation.base import Evaluator, EvaluatorConfig, measure
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.intervals import paired
 from pictura.evaluation.panels import Panel, Table, shown
+from pictura.evaluation.ready import load
+from pictura.evaluation.report import write_report
+from pictura.evaluation.watched import watched
 
 Difference = tuple[float, float, float]  # of the means, and its 95 % interval
 
@@ -36,6 +41,38 @@ class Measured:
         both = [metric for metric in self.each if metric in other.each]
         same = [metric for metric in both if self.each[metric].shape == other.each[metric].shape]
         return {metric: paired(self.each[metric], other.each[metric]) for metric in same}
+
+
+def compare(
+    models: Sequence[str | Path],
+    suite: Callable[[Any], Mapping[str, EvaluatorConfig]],
+    report: Path | None = None,
+    first: Callable[[Mapping[str, float]], Panel] | None = None,
+) -> list[Measured]:
+    """Measure models, one after the other, by what `suite` chooses for the first of them.
+
+    With `report`, a page: of one model with the evaluators' pictures, of several side by side; `first` makes a panel
+    of the first model's metrics that comes before all.
+    """
+    measured, evaluators = list[Measured](), dict[str, Evaluator]()
+    panels: list[Panel] = []
+    for model in models:
+        embedder = load(model).embedder
+        if not evaluators:
+            evaluators = {name: config.build() for name, config in suite(embedder.model).items()}
+        for evaluator in evaluators.values():
+            evaluator.check(embedder.model)
+        with watched(embedder):
+            measured.append(Measured.by(str(model), evaluators, embedder))
+        if model is models[0] and report is not None:
+            panels = [panel for evaluator in evaluators.values() for panel in evaluator.panels()]
+    if report is not None:
+        if len(models) > 1:
+            panels = [panel(measured), *panels]
+        if first is not None:
+            panels = [first(measured[0].metrics), *panels]
+        write_report(report, title=" and ".join(map(str, models)), metrics=measured[0].metrics, panels=panels)
+    return measured
 
 
 def rows(models: Sequence[Measured]) -> list[tuple[str, ...]]:

@@ -21,7 +21,6 @@ from torch import Tensor
 from pictura.data.randomness import random_generator
 from pictura.data.source import Source, existing
 from pictura.evaluation.adapters import learnt, worded
-from pictura.evaluation.aside import aside
 from pictura.evaluation.base import check_reads_texts, exact_products, outranked
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.few_shot import draw
@@ -30,6 +29,7 @@ from pictura.evaluation.linear_fit import Linear
 from pictura.evaluation.prompts import Prompts
 from pictura.evaluation.taught import labelled, solving_device
 from pictura.evaluation.zeroshot import Classifier, distinct
+from pictura.output.files import aside
 
 FitMethod = Literal["prompt_logistic", "prompt_ridge", "logistic", "ridge"]
 METHODS: tuple[FitMethod, ...] = get_args(FitMethod)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pictura.evaluation.panels import Curves, Numbers, Panel, Table, escape
+from pictura.output.files import write_text
 
 # The browser itself refuses to fetch or run anything, whatever a caption says.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -23,7 +24,7 @@ def write_report(
     curves: Sequence[Mapping[str, Any]] | None = None,
     panels: Iterable[Panel] = (),
 ) -> None:
-    """Write the page, aside first and then renamed, so that a reader never sees half of one.
+    """Write the page whole, so that a reader never sees half of one.
 
     `metrics`: {slash name: value}; the first of each parent name becomes its headline. `curves`: the records of a
     metrics.jsonl, each with a `step`. `panels` follow in the order given. OSError when the folder cannot be written.
@@ -33,13 +34,7 @@ def write_report(
     if series:
         every.append(Curves("Training", series))
     every += panels
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(page(title, every), encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_text(Path(path), page(title, every))
 
 
 def page(title: str, panels: Sequence[Panel]) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pictura.data.objects import Wrapper
 from pictura.data.source import Example, Source, SourceConfig
+from pictura.data.wrapper import Wrapper
 from pictura.evaluation.base import Evaluator, EvaluatorConfig
 from pictura.evaluation.embed import Embedder
 from pictura.evaluation.panels import Panel
@@ -42,9 +42,6 @@ class First(Wrapper):
 
     def __len__(self) -> int:
         return self.count
-
-    def place(self, index: int) -> int:
-        return index
 
     def __getitem__(self, index: int) -> Example:
         return self.source[index]

@@ -25,6 +25,7 @@ from pictura.distributed.batch_norm import statistics
 from pictura.distributed.ranks import any_rank, collect, is_main, mean, rank, world
 from pictura.distributed.wrap import clip_scale, gradient_norm, start_equal, unsharded, wrap
 from pictura.objectives.base import Batch, Outcome, Task
+from pictura.output.progress import Progress
 from pictura.training.checkpoints import Checkpoints
 from pictura.training.ema import Ema
 from pictura.training.flops import count_flops
@@ -32,8 +33,8 @@ from pictura.training.gradient_cache import cached_backward, check_cacheable
 from pictura.training.metrics import MetricsLog
 from pictura.training.optimizers import OptimizerConfig, owned
 from pictura.training.parts import compile_blocks, freeze, hold, recompute, remembering
+from pictura.training.peak import measured_peak
 from pictura.training.precision import Masters, computed_in
-from pictura.training.progress import Progress, measured_peak
 from pictura.training.schedules import ScheduleConfig
 from pictura.training.signals import Stopped, StopRequest
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
+from pictura.output.files import write_text
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -42,9 +44,7 @@ class MetricsLog:
 
     def _start(self, resume: int | None) -> None:
         lines = [] if resume is None else [line for line in read_metrics(self.path) if line["step"] <= resume]
-        aside = self.path.with_name(".tmp-metrics.jsonl")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        os.replace(aside, self.path)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def write(self, step: int, metrics: Mapping[str, Value]) -> None:
         """One line. A tensor has one element; what JSON has no number for becomes "NaN", "Infinity", "-Infinity"."""

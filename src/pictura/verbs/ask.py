@@ -18,15 +18,16 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import run
+    from pictura.evaluation.ready import load
+    from pictura.evaluation.watched import watched
 
     if a.top < 1:
         raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
     if a.words is not None:
         check_place("--words", a.words)
     questions = list(dict.fromkeys(a.question))  # the same one twice is answered once
-    model = run.load(a.model)
-    with run.watched(model.embedder):
+    model = load(a.model)
+    with watched(model.embedder):
         answers = model.ask([a.image] * len(questions), questions)
     out: dict[str, dict[str, float]] = {}
     rows = []

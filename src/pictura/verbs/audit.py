@@ -22,8 +22,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import run
     from pictura.evaluation.audit import findings, panel
+    from pictura.evaluation.comparison import compare
     from pictura.evaluation.suite import drawn_limits, limits
 
     if a.report is not None:
@@ -34,7 +34,7 @@ def answer(a: argparse.Namespace) -> Answer:
         raise ValueError(f"--pictures: {a.pictures} are too few to tell a limit from chance; give 100 or more")
     train = None if a.train is None else read_data(a.train)
     chosen = drawn_limits(a.pictures) if a.on is None else limits(read_data(a.on), train, a.templates)
-    (measured,) = run.compare([a.model], lambda _: chosen, a.report, lambda metrics: panel(findings(metrics)))
+    (measured,) = compare([a.model], lambda _: chosen, a.report, lambda metrics: panel(findings(metrics)))
     found = findings(measured.metrics)
     show(a, a.model, [(one.what, one.verdict, one.found) for one in found], ("limit", "trust", "found"))
     if a.report is not None:

@@ -34,9 +34,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import run
     from pictura.evaluation import ready
     from pictura.evaluation.fitted import read_fitted
+    from pictura.evaluation.ready import load
+    from pictura.evaluation.watched import watched
+    from pictura.output.files import write_text
 
     if a.top < 1:
         raise ValueError(f"--top: {a.top} shows nothing; give 1 or more")
@@ -49,15 +51,15 @@ def answer(a: argparse.Namespace) -> Answer:
     if fitted is not None and (labels is not None or a.templates is not None):
         option = "--templates" if labels is None else "--labels"
         raise ValueError(f"--classifier: it has labels of its own; leave out {option}")
-    model = run.load(a.model)
-    with run.watched(model.embedder):
+    model = load(a.model)
+    with watched(model.embedder):
         if fitted is None:
             answers = model.classify(images, labels, templates=a.templates or "plain", top=a.top)
         else:
             fitted.check(model.embedder)
             answers = ready.answers(fitted.names, model.embedder.images(images), fitted.probabilities, a.top)
     if a.csv is not None:
-        run.write_text(a.csv, as_csv(images, answers, ranked=a.top > 1))
+        write_text(a.csv, as_csv(images, answers, ranked=a.top > 1))
         often = Counter(next(iter(best)) for best in answers).most_common(MOST)
         show(a, "", [(label, f"{number:,}", bar(number / len(images))) for label, number in often])
         say(f"table: {a.csv}")

@@ -32,16 +32,17 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import run
     from pictura.evaluation.phrases import phrases_of
+    from pictura.evaluation.ready import load
+    from pictura.evaluation.watched import watched
 
     images = pictures(a.images)
     for option, value in (("--top", a.top), ("--beams", a.beams)):
         if value < 1:
             raise ValueError(f"{option}: {value} tells nothing; give 1 or more")
     phrases = None if a.phrases is None else phrases_of(bank(a.phrases))
-    model = run.load(a.model)
-    with run.watched(model.embedder):
+    model = load(a.model)
+    with watched(model.embedder):
         told = model.describe(images, phrases, most=a.top, beams=a.beams)
     rows, out = [], {}
     for path, some in zip(images, told, strict=True):

@@ -33,9 +33,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import run
     from pictura.data.source import PICTURE_SUFFIXES
     from pictura.evaluation.detect import expanded
+    from pictura.evaluation.ready import load
+    from pictura.evaluation.saved import drawn_at, saving
+    from pictura.evaluation.watched import watched
 
     def is_picture(word: str) -> bool:
         return os.path.exists(word) or Path(word).suffix.lower().removeprefix(".") in PICTURE_SUFFIXES
@@ -52,16 +54,16 @@ def answer(a: argparse.Namespace) -> Answer:
     if a.out is not None and a.out.exists() and not a.out.is_dir():
         raise ValueError(f"--out {a.out}: is a file; give a folder")
     if a.out is not None:
-        run.drawn_at(a.out, images)
+        drawn_at(a.out, images)
     attributes = None if a.attributes is None else read_labels(a.attributes, "--attributes")
-    model = run.load(a.model)
+    model = load(a.model)
     found: Iterable[Mapping[str, Any]] = model.detections(images, names, a.threshold, a.top, attributes)
     if a.out is not None:
         every = expanded(names or model.embedder.model.config.class_names, attributes)
-        found = run.saving(a.out, images, found, every)
+        found = saving(a.out, images, found, every)
     out: dict[str, list[dict[str, Any]]] = {}
     rows = []
-    with run.watched(model.embedder):
+    with watched(model.embedder):
         for path, one in zip(images, found, strict=True):
             told = zip(one["text_labels"], one["scores"].tolist(), one["boxes"].round().int().tolist(), strict=True)
             out[str(path)] = [

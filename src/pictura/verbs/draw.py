@@ -29,11 +29,12 @@ def arguments(p: argparse.ArgumentParser) -> None:
 def answer(a: argparse.Namespace) -> Answer:
     from PIL import Image
 
-    from pictura import run
-    from pictura.evaluation.aside import aside
     from pictura.evaluation.guided import GuidedConfig, draw
+    from pictura.evaluation.ready import load
     from pictura.evaluation.report import write_report
     from pictura.evaluation.strokes import check_size
+    from pictura.evaluation.watched import watched
+    from pictura.output.files import aside, write_text
 
     for option, path in (("--out", a.out), ("--report", a.report)):
         if path is not None:
@@ -45,11 +46,11 @@ def answer(a: argparse.Namespace) -> Answer:
     frames = 32 if suffix == ".gif" else 8
     given = {"steps": a.steps, "strokes": a.strokes, "views": a.views, "seed": a.seed, "frames": frames}
     config = GuidedConfig(negatives=tuple(a.against), **given)
-    model = run.load(a.model)
-    with run.watched(model.embedder):
+    model = load(a.model)
+    with watched(model.embedder):
         drawing = draw(model.embedder, a.text, config)
     if suffix == ".svg":
-        run.write_text(a.out, drawing.svg())
+        write_text(a.out, drawing.svg())
     elif suffix == ".gif":
         first, *rest = drawing.film(a.size)
         with aside(a.out) as path:

@@ -27,7 +27,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import run
+    import numpy as np
+
+    from pictura.evaluation.ready import load
+    from pictura.evaluation.watched import watched
+    from pictura.output.files import aside, write_text
 
     if bool(a.images) == bool(a.texts):
         raise ValueError("give picture files, or --texts FILE: one of the two")
@@ -36,17 +40,18 @@ def answer(a: argparse.Namespace) -> Answer:
     layers = None if a.layers is None else read_numbers("--layers", a.layers)
     check_place("--out", a.out)
     given = read_lines(a.texts) if a.texts else pictures(a.images)
-    model = run.load(a.model)
+    model = load(a.model)
     names = a.out.with_suffix(".txt")
-    with run.watched(model.embedder):
+    with watched(model.embedder):
         if layers is not None:
             found = model.embed_images(given, layers)
             arrays = {a.out.with_suffix(f".layer{layer}{a.out.suffix}"): found[layer] for layer in layers}
         else:
             arrays = {a.out: model.embed_texts(list(map(str, given))) if a.texts else model.embed_images(given)}
     for path, vectors in arrays.items():
-        run.save_array(path, vectors)
-    run.write_text(names, "".join(f"{name}\n" for name in given))
+        with aside(path) as beside, beside.open("wb") as file:
+            np.save(file, vectors)
+    write_text(names, "".join(f"{name}\n" for name in given))
     rows = [(str(path), "{:,} vectors of {} numbers".format(*vectors.shape)) for path, vectors in arrays.items()]
     show(a, "", [*rows, (str(names), "what each of them is of")])
     written = [{"path": str(path), "shape": list(vectors.shape)} for path, vectors in arrays.items()]

@@ -32,9 +32,10 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import run
-    from pictura.evaluation.comparison import as_csv, heads, rows
+    from pictura.evaluation.comparison import as_csv, compare, heads, rows
     from pictura.evaluation.suite import suite
+    from pictura.output.files import write_text
+    from pictura.recipe import evaluation_of, is_data, read_recipe
 
     for option, path in (("--report", a.report), ("--csv", a.csv)):
         if path is not None:
@@ -45,21 +46,21 @@ def answer(a: argparse.Namespace) -> Answer:
         raise ValueError(f"give a model; {overrides[0]} is a change to a recipe")
     if len(set(models)) < len(models):
         raise ValueError(f"{next(m for m in models if models.count(m) > 1)} is given twice")
-    if run.is_data(a.on):
+    if is_data(a.on):
         if overrides:
             raise ValueError(f"{overrides[0]}: data have nothing to change; name a recipe by --on, or leave it out")
         data = read_data(a.on)
         train, shifted = (None if given is None else read_data(given) for given in (a.train, a.shifted))
-        measured = run.compare(models, lambda model: suite(model, data, train, a.templates, shifted), a.report)
+        measured = compare(models, lambda model: suite(model, data, train, a.templates, shifted), a.report)
     else:
         for option, given in (("--train", a.train), ("--shifted", a.shifted)):
             if given is not None:
                 raise ValueError(f"{option}: a recipe names its own data; leave it out, or give data by --on")
-        recipe = run.read_recipe(a.on, overrides)
-        measured = run.compare(models, lambda _: run.evaluation_of(recipe), a.report)
+        recipe = read_recipe(a.on, overrides)
+        measured = compare(models, lambda _: evaluation_of(recipe), a.report)
     show(a, models[0] if len(models) == 1 else "", rows(measured), heads(measured) if len(models) > 1 else ())
     if a.csv is not None:
-        run.write_text(a.csv, as_csv(measured))
+        write_text(a.csv, as_csv(measured))
         say(f"table: {a.csv}")
     if a.report:
         say(f"report: {a.report}")

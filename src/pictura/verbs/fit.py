@@ -30,10 +30,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import run
     from pictura.evaluation.fitted import fit_classifier
     from pictura.evaluation.intervals import wilson
     from pictura.evaluation.prompts import prompts_of
+    from pictura.evaluation.ready import load
+    from pictura.evaluation.watched import watched
     from pictura.evaluation.zeroshot import named
 
     check_place("--out", a.out)
@@ -41,9 +42,9 @@ def answer(a: argparse.Namespace) -> Answer:
         raise ValueError(f"--out {a.out}: give it a name that ends in .safetensors")
     prompts, source = prompts_of(a.templates), read_data(a.data).build()
     names = named(source, read_labels(a.labels) if a.labels else [], a.data)
-    model = run.load(a.model)
+    model = load(a.model)
     method: Any = a.method or ("prompt_logistic" if hasattr(model.model, "encode_text") else "ridge")
-    with run.watched(model.embedder):
+    with watched(model.embedder):
         fit = fit_classifier(model.embedder, source, names, method, shots=a.shots, prompts=prompts, seed=a.seed)
     fit.fitted.save(a.out)
     told: dict[str, Any] = {"out": str(a.out), "method": method, "classes": len(names), "pictures": len(fit.right)}

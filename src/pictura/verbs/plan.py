@@ -14,8 +14,9 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import facts, run
+    from pictura import facts
+    from pictura.recipe import read_recipe
 
-    planned = facts.plan(run.read_recipe(a.recipe, a.overrides))
+    planned = facts.plan(read_recipe(a.recipe, a.overrides))
     show(a, f"{a.recipe}, on this machine", facts.in_words(planned))
     return planned

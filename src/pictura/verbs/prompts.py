@@ -35,13 +35,15 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def answer(a: argparse.Namespace) -> Answer:
-    from pictura import run
     from pictura.evaluation.base import check_reads_texts
     from pictura.evaluation.prompt_search import panels, search
     from pictura.evaluation.prompts import prompts_of
+    from pictura.evaluation.ready import load
     from pictura.evaluation.report import write_report
     from pictura.evaluation.synonyms import synonyms, with_synonyms
+    from pictura.evaluation.watched import watched
     from pictura.evaluation.zeroshot import distinct, named
+    from pictura.output.files import write_text
 
     for option, path in (("--out", a.out), ("--report", a.report)):
         if path is not None:
@@ -59,11 +61,11 @@ def answer(a: argparse.Namespace) -> Answer:
     others = synonyms(names) if a.synonyms else {}
     if a.synonyms:
         say(f"synonyms: of {len(others)} of {len(names)} classes")
-    model = run.load(a.model)
+    model = load(a.model)
     check_reads_texts(model.model)
     if "label" in source.provides:
         sets |= {f"{name}, synonyms": with_synonyms(prompts, others) for name, prompts in sets.items() if others}
-    with run.watched(model.embedder):
+    with watched(model.embedder):
         found = search(model.embedder, source, names, sets)
     if "label" not in source.provides:  # nothing to choose by: they are as asked for
         found = replace(found, best=replace(found.best, prompts=with_synonyms(found.best.prompts, others)))
@@ -71,7 +73,7 @@ def answer(a: argparse.Namespace) -> Answer:
     show(a, "", [tuple(map(str, row)) for row in rows], found.heads)
     told: dict[str, Any] = {one.name: one.told() for one in found.trials}
     if a.out is not None:
-        run.write_text(a.out, found.as_file(a.data))
+        write_text(a.out, found.as_file(a.data))
         say(f"{a.out}: {found.best.name}")
     if a.report is not None:
         write_report(a.report, title=f"{a.model}: prompts", metrics=found.told, panels=panels(found))

@@ -20,7 +20,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 def answer(a: argparse.Namespace) -> Answer:
     from pictura import run
+    from pictura.recipe import read_recipe
 
-    told = run.teach(run.read_recipe(a.recipe, a.overrides), a.teacher, a.proposer, a.regions)
+    told = run.teach(read_recipe(a.recipe, a.overrides), a.teacher, a.proposer, a.regions)
     show(a, "", [(name, str(value)) for name, value in told.items()])
     return told

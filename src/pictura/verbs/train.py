@@ -22,6 +22,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 def answer(a: argparse.Namespace) -> Answer:
     from pictura import run
+    from pictura.recipe import read_recipe
     from pictura.training.metrics import json_ready
 
     if a.resume is not None:
@@ -35,5 +36,5 @@ def answer(a: argparse.Namespace) -> Answer:
         return json_ready(run.resume(a.resume, overrides, say=say))
     if a.recipe is None:
         raise ValueError("give a recipe (pictura list recipes), or --resume RUN")
-    recipe = run.read_recipe(a.recipe, a.overrides)
+    recipe = read_recipe(a.recipe, a.overrides)
     return json_ready(run.train(recipe, a.out or Path("runs") / Path(a.recipe).stem, say=say))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pictura.config.messages import explain
+from pictura.output.files import write_text
 
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -159,11 +160,9 @@ def whole(path: Path, size: int | None) -> bool:
 
 def write(path: Path, text: str) -> None:
     """A note for later, which a cache that is read-only does without; a reader finds the old one or the new one."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
+        write_text(path, text)
 
 
 def _link(link: Path, blob: Path) -> None:

@@ -2,15 +2,13 @@
 
 import io
 import sys
-import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
-from pictura.training.progress import Progress, measured_peak
+from pictura.output.progress import Progress
 
 
 class Clock:
@@ -155,38 +153,3 @@ def test_a_live_line_on_a_terminal(clock: Clock) -> None:
     assert "\x1b[?25h" in text  # the cursor is back
     assert "a word" not in text
     assert 3 <= text.count("samples/s") <= 5  # redrawn at most four times a second
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_peak_of_a_machine_whose_speed_is_known(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock, dtype: torch.dtype
-) -> None:
-    """A machine of 1 TFLOP/s, at half of that for small products: the best is told, in little time."""
-    sizes = []
-
-    def mm(a: torch.Tensor, b: torch.Tensor, **_: Any) -> torch.Tensor:
-        sizes.append(len(a))
-        assert a.dtype == dtype and a.shape == b.shape
-        clock.now += 2 * len(a) ** 3 / (0.5e12 if len(a) < 1024 else 1e12)
-        return torch.zeros(1, 1)
-
-    monkeypatch.setattr(torch, "mm", mm)
-    monkeypatch.setattr(time, "perf_counter", clock)
-    assert measured_peak("cpu", dtype) == pytest.approx(1e12)
-    assert sorted(set(sizes)) == [256, 512, 1024, 2048]
-    assert clock.now - 100.0 < 0.3
-
-
-def test_peak_of_a_slow_machine_takes_no_longer(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    def mm(a: torch.Tensor, b: torch.Tensor, **_: Any) -> torch.Tensor:
-        clock.now += 2 * len(a) ** 3 / 5e9
-        return torch.zeros(1, 1)
-
-    monkeypatch.setattr(torch, "mm", mm)
-    monkeypatch.setattr(time, "perf_counter", clock)
-    assert measured_peak("cpu", torch.float32) == pytest.approx(5e9)
-    assert clock.now - 100.0 < 0.3
-
-
-def test_peak_of_this_machine() -> None:
-    assert 1e8 < measured_peak("cpu", torch.float32) < 1e16

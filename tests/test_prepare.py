@@ -20,7 +20,7 @@ from pictura.layers.linear import runs_here
 from pictura.layers.positions import resize_positions
 from pictura.models.classifier import ClassifierConfig
 from pictura.models.clip import CLIPConfig
-from pictura.recipe import prepare
+from pictura.prepare import givers, prepare
 from pictura.weights.folder import save_folder
 from tests.tiny import losses, tiny, with_torn_pictures
 
@@ -154,3 +154,10 @@ def test_bad_samples_are_told_and_survive_a_resume(tmp_path: Path) -> None:
     run.resume(tmp_path / "run", ["training.steps=11"], say=told.append)
     assert any("bad samples: 2 " in line for line in told), "that one step met not all of them"
     assert all(row["sample"] in (tmp_path / "run" / "report.html").read_text() for row in rows)
+
+
+def test_what_gives_what() -> None:
+    assert {"coco", "sidecar", "table", "scenes", "shards", "image_text"} <= set(givers("captions"))
+    assert "folder" not in givers("captions")
+    assert {"folder", "table"} <= set(givers("label"))
+    assert not {"coco", "sidecar"} & set(givers("label"))

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a live line on a terminal, one plain line every ten seconds elsewhere.
+"""What is shown while something works: a live line on a terminal, one plain line every ten seconds elsewhere.
 
 All of it goes to stderr, so that `--json` on stdout stays clean. On a terminal `update` itself redraws the line, at
 most four times a second: there is no thread, which a forked loader worker could inherit in the middle of a write.
@@ -12,7 +12,6 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-import torch
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -142,30 +141,3 @@ class Progress:
         facts += [] if share is None else [f"{share:.0%} of peak"]
         facts += [] if left is None else [f"{timedelta(seconds=round(left))} left"]
         return facts + [f"{name} {float(value):.4g}" for name, value in self._metrics.items()]
-
-
-@torch.no_grad()
-def measured_peak(device: torch.device | str, dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """FLOP/s of the fastest matrix product on `device`: square ones of growing size, for about `seconds`."""
-    device = torch.device(device)
-    sizes = (256, 512, 1024, 2048) if device.type == "cpu" else (1024, 2048, 4096, 8192)
-    repeats = 2 if device.type == "cpu" else 10  # a GPU is asked to wait once for all of them
-    best, began = 0.0, time.perf_counter()
-    for size in sizes:
-        flops = 2.0 * size**3 * repeats
-        if best and time.perf_counter() - began + 2 * flops / best > seconds:
-            break
-        block = torch.randn(256, 256, device=device).to(dtype)
-        a = block.repeat(size // 256, size // 256)
-        out = torch.mm(a, a)  # warms up
-        float(out[0, 0])  # waits for the device
-        for _ in range(3):
-            start = time.perf_counter()
-            for _ in range(repeats):
-                torch.mm(a, a, out=out)
-            float(out[0, 0])
-            now = time.perf_counter()
-            best = max(best, flops / (now - start))
-            if now - began > seconds:
-                break
-    return best
