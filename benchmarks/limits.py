@@ -86,7 +86,7 @@ def of_scenes(_: Path) -> dict[str, dict[str, Any]]:
     }
     found["robustness"] = {"kind": "robustness", "of": zeroshot | {"data": single(count=300)}}
     found["typographic"] = zeroshot | {"kind": "typographic"}
-    found["calibration"] = zeroshot | {"kind": "calibration"}
+    found["calibration"] = zeroshot | {"kind": "calibration", "outside": single(split="shapes")}
     found["actions"] = {
         "kind": "actions", "pool": "order", "data": clips | {"split": "fresh", "count": 500},
         "train": clips | {"split": "train", "count": 1000}, "templates": ["a {}", "something {}"],
@@ -213,8 +213,9 @@ def seen(motion: str, t: float, width: int, height: int) -> tuple[float, float, 
 def measured(run: Run, runs: Path) -> Run:
     """All metrics of a subject, corruptions by severity, and by how much its sets of prompts gain; a page beside."""
     from pictura.evaluation.comparison import Measured
+    from pictura.evaluation.ready import load
     from pictura.evaluation.report import write_report
-    from pictura.run import load, watched
+    from pictura.evaluation.watched import watched
 
     folder = runs / NAME
     folder.mkdir(parents=True, exist_ok=True)

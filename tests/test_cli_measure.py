@@ -55,10 +55,13 @@ def test_two_models_side_by_side(place: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_an_audit_of_ones_own_pictures(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", "one", "--on", "kinds", "--report", "r.html"]) == 0
+    assert main(["audit", "one", "--on", "kinds", "--outside", "kinds/red star", "--report", "r.html"]) == 0
     out = capsys.readouterr().out
-    assert "written words" in out and "corrupted pictures" in out
-    assert "Where it should not be trusted" in (place / "r.html").read_text()
+    assert "written words" in out and "corrupted pictures" in out and "something else" in out
+    page = (place / "r.html").read_text()
+    assert "Where it should not be trusted" in page and "pictures of something else" in page
+    assert main(["audit", "one", "--outside", "kinds"]) == 2
+    assert "--outside: is of none of the classes of --on" in capsys.readouterr().err
 
 
 def test_phrases(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

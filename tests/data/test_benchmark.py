@@ -5,6 +5,7 @@ import pytest
 
 from pictura.config import load
 from pictura.data.benchmark import TEMPLATES, Benchmark, templates
+from pictura.data.imagenet import classes, listed
 from pictura.data.source import BadSample, SourceConfig
 from tests.data.files import encoded, jpeg, photo, tar, write
 
@@ -47,6 +48,16 @@ def test_names_that_are_numbers_are_still_counted_by_line(food: Path) -> None:
         (0, "2"),
         (1, "1"),
     ]
+
+
+def test_imagenets_classes_with_one_name_are_told_apart(food: Path) -> None:
+    """As its own kind tells them apart; in another list, two with one name are for an evaluator to refuse."""
+    published = [name for _, _, name in listed()]
+    assert len(set(published)) == 998
+    write(food / "classnames.txt", "".join(f"{name}\n" for name in published))
+    assert build(food).class_names == classes()[1]
+    write(food / "classnames.txt", "missile\nmissile\npie\n")
+    assert build(food).class_names == ("missile", "missile", "pie")
 
 
 def test_templates(food: Path) -> None:

@@ -61,6 +61,16 @@ def test_the_label_lies_in_the_middle_square(size: tuple[int, int]) -> None:
     assert (np.asarray(grey) == 90).all(), "a copy"
 
 
+def test_a_blank_label_covers_the_same_and_says_nothing() -> None:
+    words, blank = Inscribed(Flat(), seed=3), Inscribed(Flat(), seed=3, blank=True)
+    for i in range(8):
+        with_words, without = (np.asarray(source[i]["image"]) for source in (words, blank))
+        covered, changed = (without != 90).any(2), (with_words != 90).any(2)
+        assert covered.mean() > 0.1 and not (changed & ~covered).any()
+        assert changed.sum() > 0.9 * covered.sum(), "all but edges of letters that are as grey as the picture"
+        assert (without[covered] == 255).all() and with_words[covered].min() < 60
+
+
 def test_words_fill_the_label_and_can_be_read_at_64_pixels() -> None:
     """Of all names, the one whose letters fit best is the one that is written."""
     names = [written(name) for name in ("cat", "dog", "goldfish", "golden retriever", "tree frog", "ladybug")]

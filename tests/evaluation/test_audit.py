@@ -22,6 +22,9 @@ METRICS = {
     "choices/count/accuracy": 0.5,
     "choices/count/chance": 0.25,
     "typographic/clean/top1": 0.9,
+    "typographic/covered/top1": 0.8,
+    "typographic/covered/fooled": 0.05,
+    "calibration/outside/separation": 0.6,
     "typographic/inscribed/top1": 0.3,
     "typographic/fooled": 0.6,
     "robustness/clean/top1": 0.9,
@@ -40,6 +43,7 @@ def test_each_limit_has_its_verdict() -> None:
     assert found == {
         "fine": "fine", "new shapes": "no", "binding": "no", "colour": "fine", "count": "weak", "written words": "no",
         "corrupted pictures": "weak", "few examples": "no", "probabilities": "fine", "none of these": "fine",
+        "something else": "no",
     }  # fmt: skip
 
 
@@ -59,7 +63,9 @@ def test_what_was_not_looked_at_is_not_told() -> None:
 def test_evaluators_yield_what_is_judged(embedder: Embedder) -> None:
     """Names that an evaluator changes would be passed over in silence. (`test_suite` has the other limits.)"""
     kind: dict[str, Any] = {"objects": (1, 1), "gives": ("image", "label"), "label_of": "shape", "image_size": 32}
-    chosen: dict[str, Any] = limits(ScenesConfig(**kind, count=60), ScenesConfig(**kind, count=150, seed=1), "drawn")
+    outside = ScenesConfig(**kind, split="shapes", count=20)
+    train = ScenesConfig(**kind, count=150, seed=1)
+    chosen: dict[str, Any] = limits(ScenesConfig(**kind, count=60), train, "drawn", outside)
     chosen["few_shot"] = replace(chosen["few_shot"], shots=(1,), draws=1)
     chosen["robustness"] = replace(chosen["robustness"], corruptions=("contrast",))
     metrics = measure({name: config.build() for name, config in chosen.items()}, embedder)
@@ -67,6 +73,7 @@ def test_evaluators_yield_what_is_judged(embedder: Embedder) -> None:
     found = findings(metrics | {"zeroshot/top1": 0.5})  # none is right at all: corruptions would not be told of
     assert [one.what for one in found] == [
         "written words", "corrupted pictures", "few examples", "probabilities", "none of these",
+        "something else",
     ]  # fmt: skip
     (few,) = (one.found for one in found if one.what == "few examples")
     assert few.endswith(f"begun at the names, {100 * metrics['few_shot/prompt_logistic/dip']:.1f}")

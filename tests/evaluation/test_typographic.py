@@ -23,19 +23,23 @@ def test_numbers_are_those_of_a_plain_loop(embedder: Embedder, tmp_path: Path) -
     evaluator = Typographic(source, ("a {}", "the {}"), seed=2, name="made")
     assert evaluator.panels() == []
     values = dict(evaluator.run(embedder))
-    weights, inscribed = classifier(embedder, NAMES, ("a {}", "the {}")), Inscribed(source, 2)
-    clean, right, fooled = [], [], []
+    weights = classifier(embedder, NAMES, ("a {}", "the {}"))
+    inscribed, blank = Inscribed(source, 2), Inscribed(source, 2, blank=True)
+    clean, covered, by_chance, right, fooled = [], [], [], [], []
     for i, label in enumerate(LABELS):
         if i != 4:
-            before, after = (
+            before, under, after = (
                 int((embedder.images([np.asarray(some[i]["image"])])[0] @ weights).argmax())
-                for some in (source, inscribed)
+                for some in (source, blank, inscribed)
             )
             clean.append(before == label)
+            covered.append(under == label)
+            by_chance.append(under == inscribed[i]["written"])  # type: ignore[typeddict-item]
             right.append(after == label)
             fooled.append(after == inscribed[i]["written"])  # type: ignore[typeddict-item]
-    expected = [sum(some) / 24 for some in (clean, right, fooled)]
-    assert list(values) == [f"typographic/made/{what}" for what in ("clean/top1", "inscribed/top1", "fooled")]
+    expected = [sum(some) / 24 for some in (clean, covered, by_chance, right, fooled)]
+    names = ("clean/top1", "covered/top1", "covered/fooled", "inscribed/top1", "fooled")
+    assert list(values) == [f"typographic/made/{what}" for what in names]
     assert list(values.values()) == pytest.approx(expected)
     assert any(fooled) and any(clean), "or nothing would be shown"
     table, gallery = evaluator.panels()
@@ -60,7 +64,7 @@ def test_a_broken_model_is_never_right_and_always_fooled(embedder: Embedder, mon
     for value in (torch.nan, 1.0):
         monkeypatch.setattr(embedder.model, "encode_image", lambda image, v=value: torch.full((len(image), 24), v))
         monkeypatch.setattr(embedder.model, "encode_text", lambda text: torch.ones(len(text), 24))
-        assert list(dict(evaluator.run(embedder)).values()) == [0, 0, 1]
+        assert list(dict(evaluator.run(embedder)).values()) == [0, 0, 1, 0, 1]
 
 
 def test_names_that_are_given_are_asked_and_written() -> None:

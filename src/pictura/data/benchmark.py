@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pictura.data.imagenet import told_apart
 from pictura.data.official import brief
 from pictura.data.patterns import MAX_NAMES
 from pictura.data.shards import Shards, ShardsConfig
@@ -20,7 +21,8 @@ TEMPLATES = "zeroshot_classification_templates.txt"
 class BenchmarkConfig(SourceConfig):
     """`path`: the folder with classnames.txt in it, such as wds_food101; part: the folder of tars in it, test or train.
 
-    Sets for retrieval give captions, all others a label.
+    Sets for retrieval give captions, all others a label. Of ImageNet's two pairs of classes with one name, one has the
+    other word that it has in kind `imagenet`; CLIP_benchmark asks for both by the same.
     """
 
     kind: ClassVar[str] = "benchmark"
@@ -46,7 +48,7 @@ class Benchmark(Shards):
             if "captions" not in self.provides:
                 raise ValueError(f"{path / config.part}: is for retrieval, but no example has captions, a part `txt`")
             return
-        names = _lines(path / "classnames.txt")
+        names = told_apart(_lines(path / "classnames.txt"))
         super().__init__(ShardsConfig(path=tars, captions=[], label="cls"))
         if self.class_names:  # words: `cls` is a number in this layout, and a name that is a number is still a name
             has = f"has {brief(shown(self.class_names[-1]))}"

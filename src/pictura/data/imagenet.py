@@ -6,7 +6,7 @@ et al. 2021, arXiv:1907.07174; Sketch, Wang et al. 2019. The names: Radford et a
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -122,6 +122,18 @@ def classes(which: str = "imagenet") -> tuple[tuple[str, ...], tuple[str, ...]]:
     uses = Counter(name for _, _, name in rows)
     names = (_TOLD_APART.get(wnid, name) if uses[name] > 1 else name for wnid, _, name in rows)
     return tuple(wnid for wnid, _, _ in rows), tuple(names)
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of the 1,000 classes in order, where they are CLIP's with other words for what it calls by one name;
+    any others as they are."""
+    uses, rows = Counter(names), listed()
+    if len(names) != len(rows):
+        return tuple(names)
+    both = zip(rows, names, strict=True)
+    return tuple(
+        _TOLD_APART.get(wnid, name) if uses[name] > 1 and name == own else name for (wnid, _, own), name in both
+    )
 
 
 def listed() -> list[tuple[str, str, str]]:

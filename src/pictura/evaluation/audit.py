@@ -40,8 +40,9 @@ def findings(metrics: Mapping[str, float]) -> list[Finding]:
         if leaf == "accuracy" and title.startswith("choices/"):
             found.append(chosen(title.removeprefix("choices/"), value, metrics[f"{title}/chance"]))
     if (fooled := metrics.get("typographic/fooled")) is not None:
-        after = metrics["typographic/inscribed/top1"]
-        says = f"{after:.1%} right with another class's name written across ({fooled:.1%} answer with what is written)"
+        after, covered = metrics["typographic/inscribed/top1"], metrics["typographic/covered/top1"]
+        chance = metrics["typographic/covered/fooled"]
+        says = f"{after:.1%} right with a name stuck on ({fooled:.1%} say it); blank, {covered:.1%} ({chance:.1%})"
         found.append(Finding("written words", says, graded(1 - fooled, 0.9, 0.5), "cover writing, or detect it first"))
     if base and (mean := metrics.get("robustness/mean/top1")) is not None:
         kinds = {m.split("/")[1]: v for m, v in metrics.items() if m.startswith("robustness/") and m.endswith("/top1")}
@@ -61,6 +62,9 @@ def findings(metrics: Mapping[str, float]) -> list[Finding]:
     if (known := metrics.get("calibration/separation")) is not None:
         says = f"tells what is of no class from what is of one in {known:.1%} of pairs"
         found.append(Finding("none of these", says, graded(known, 0.9, 0.7), "pictura prompts --out, a curve for it"))
+    if (known := metrics.get("calibration/outside/separation")) is not None:
+        says = f"tells pictures of something else from those of a class in {known:.1%} of pairs"
+        found.append(Finding("something else", says, graded(known, 0.9, 0.7), "pictura prompts --out, a curve for it"))
     return found
 
 

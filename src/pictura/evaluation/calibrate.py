@@ -50,6 +50,17 @@ def separation(seen: Tensor, unseen: Tensor) -> float:
     return float(below.double().mean() / (2 * len(unseen)))
 
 
+def average_precision(found: Tensor, others: Tensor) -> float:
+    """The area under precision over recall, in steps, where those with scores `found`, [n], are to be found among
+    `others`, [m], the highest first; equal scores are found together (AUPR, as Hendrycks et al. 2021 score ImageNet-O,
+    arXiv:1907.07174)."""
+    scores, order = torch.cat([found, others]).sort(descending=True)
+    right = (order < len(found)).cumsum(0)
+    last = torch.cat([scores[1:] != scores[:-1], torch.ones(1, dtype=torch.bool)]).nonzero()[:, 0]  # of equal ones
+    precision = right[last].double() / (last + 1)
+    return float((precision * right[last].diff(prepend=torch.zeros(1, dtype=right.dtype))).sum() / len(found))
+
+
 def calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> float:
     """probability: [n] of the answers, right: [n] bool -> the gap between how sure and how right they are, averaged
     over bins of equal width, each with its share of answers (Guo et al. 2017, equation 3)."""

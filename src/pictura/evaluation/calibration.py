@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from pictura.data.source import Source, SourceConfig
-from pictura.evaluation.base import Evaluator, EvaluatorConfig, check_reads_texts, outranked
-from pictura.evaluation.calibrate import calibration_error, separation
+from pictura.evaluation.base import Evaluator, EvaluatorConfig, check_reads_texts, outranked, thumbnail
+from pictura.evaluation.calibrate import average_precision, calibration_error, separation
 from pictura.evaluation.charts import chart
 from pictura.evaluation.embed import Embedder
-from pictura.evaluation.labelled import placed
-from pictura.evaluation.panels import Panel, Table, percent
+from pictura.evaluation.labelled import SHOWN, placed
+from pictura.evaluation.panels import Gallery, Line, Panel, Table, percent
 from pictura.evaluation.prompts import prompts_of
 from pictura.evaluation.zeroshot import Classifier, named
 
@@ -22,11 +22,15 @@ BINS = 15
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig(EvaluatorConfig):
-    """Of zero-shot classification with these `templates`; `class_names` replace the data's own."""
+    """Of zero-shot classification with these `templates`; `class_names` replace the data's own.
+
+    outside: pictures that are of none of the classes, to be told from those of `data`, such as ImageNet-O's.
+    """
 
     kind: ClassVar[str] = "calibration"
 
     data: SourceConfig
+    outside: SourceConfig | None = None
     templates: str | tuple[str, ...] = "simple"
     class_names: tuple[str, ...] = ()
 
@@ -35,14 +39,19 @@ class CalibrationConfig(EvaluatorConfig):
 
     def build(self) -> "Calibration":
         """The evaluator, its data opened."""
-        return Calibration(self.data.build(), self.templates, self.class_names, self.name)
+        outside = None if self.outside is None else self.outside.build()
+        return Calibration(self.data.build(), self.templates, self.class_names, self.name, outside)
 
 
 class Calibration(Evaluator):
     """Yields `error`, the gap between how sure and how right the answers are, over bins (Guo et al. 2017, equation 3);
     `cross_entropy` in nats; `brier`, the squared distance of the probabilities from the truth (Brier 1950); and
     `separation`: the chance that a picture's highest cosine is above another's when that one's own class is not asked
-    about, 0.5 for a model that cannot tell what is of no class."""
+    about, 0.5 for a model that cannot tell what is of no class.
+
+    With pictures from `outside`: `outside/separation`, the same chance against these; and `outside/aupr`, the average
+    precision of finding them by how unsure the answer is, ImageNet-O's score, whose chance level is their share.
+    """
 
     def __init__(
         self,
@@ -50,8 +59,12 @@ class Calibration(Evaluator):
         templates: str | tuple[str, ...] = "simple",
         class_names: tuple[str, ...] = (),
         name: str = "",
+        outside: Source | None = None,
     ) -> None:
         self.title = f"calibration/{name}" if name else "calibration"
+        if outside is not None and "image" not in outside.provides:
+            raise ValueError(f"{self.title}: outside: the data has no image")
+        self.outside, self.strange = outside, list[tuple[int, float, str]]()  # example, how sure, of what
         self.names, self.source = named(source, class_names, "calibration"), source
         self.prompts = prompts_of(templates)
         self.sure, self.right = torch.empty(0), torch.empty(0, dtype=torch.bool)
@@ -77,6 +90,24 @@ class Calibration(Evaluator):
         yield f"{self.title}/cross_entropy", -float(logs.double().mean())
         yield f"{self.title}/brier", float(brier.double().mean())
         yield f"{self.title}/separation", separation(seen, unseen)
+        if self.outside is not None:
+            yield from self.run_outside(embedder, asked, self.outside, seen)
+
+    def run_outside(
+        self, embedder: Embedder, asked: Classifier, outside: Source, seen: Tensor
+    ) -> Iterator[tuple[str, float]]:
+        highest, answers, indices = list[Tensor](), list[Tensor](), list[Tensor]()
+        for features, batch in embedder.walk(outside):
+            highest.append(asked.highest(features))
+            answers.append((asked.scale * asked.scores(features)).softmax(1))
+            indices.append(batch["index"])
+        if not highest:
+            raise ValueError(f"{self.title}: outside: the data has no usable picture")
+        sure, answer = torch.cat(answers).max(1)
+        some, index = sure.argsort(descending=True, stable=True)[:SHOWN].tolist(), torch.cat(indices)
+        self.strange = [(int(index[i]), float(sure[i]), self.names[int(answer[i])]) for i in some]
+        yield f"{self.title}/outside/separation", separation(seen, torch.cat(highest))
+        yield f"{self.title}/outside/aupr", average_precision(-sure, -self.sure)
 
     def panels(self) -> list[Panel]:
         if not len(self.sure):
@@ -92,7 +123,15 @@ class Calibration(Evaluator):
             "A model whose probabilities can be believed is as often right as it is sure: its line is the straight one."
         )
         table = Table(f"{self.title}: by how sure it was", ("sure", "right", "pictures"), rows)
-        return [Reliability(f"{self.title}: sure and right", points, note=note), table]
+        panels: list[Panel] = [Reliability(f"{self.title}: sure and right", points, note=note), table]
+        if self.outside is not None and self.strange:
+            shown = [
+                thumbnail(self.outside, i, (Line(answer, f"{100 * sure:.0f} %"),), False)
+                for i, sure, answer in self.strange
+            ]
+            note = "Pictures of none of the classes, of which it was surest all the same, and what it took them for."
+            panels.append(Gallery(f"{self.title}: pictures of something else", [("Surest", shown)], note=note))
+        return panels
 
 
 @dataclass(frozen=True)

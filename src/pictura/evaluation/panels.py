@@ -16,7 +16,7 @@ THUMBNAIL = 160  # pixels on the longer side: sharp at the size shown, and a hun
 LONGEST_TEXT = 400  # characters shown of any one text
 CONFUSED = 12  # pairs listed beside a confusion matrix
 BEGIN = ("top", "R@", "mean_per_class", "accuracy", "half_width", "within_")  # metrics that are shares, by their words
-SHARES = frozenset({"chance", "text", "image", "group", "dip", "fooled", "passed", "refused", "separation"})
+SHARES = frozenset({"chance", "text", "image", "group", "dip", "fooled", "passed", "refused", "separation", "aupr"})
 CLASSES_DRAWN = 40  # as many as leave room for their names
 
 

@@ -68,12 +68,18 @@ def suite(
     return found | {"throughput": ThroughputConfig(data=data)}
 
 
-def limits(data: SourceConfig, train: SourceConfig | None = None, templates: str = "simple") -> Suite:
-    """What the seeds of the field warn of, on labelled pictures that somebody has."""
+def limits(
+    data: SourceConfig,
+    train: SourceConfig | None = None,
+    templates: str = "simple",
+    outside: SourceConfig | None = None,
+) -> Suite:
+    """What the seeds of the field warn of, on labelled pictures that somebody has; `outside`: pictures of none of their
+    classes."""
     zeroshot = ZeroShotConfig(data=data, templates=templates)
     found: Suite = {
         "zeroshot": zeroshot,
-        "calibration": CalibrationConfig(data=data, templates=templates),
+        "calibration": CalibrationConfig(data=data, outside=outside, templates=templates),
         "typographic": TypographicConfig(data=data, templates=templates),
         "robustness": RobustnessConfig(of=zeroshot, severities=(3,)),
     }

@@ -80,10 +80,10 @@ def distinct(names: Sequence[str], title: str) -> tuple[str, ...]:
     if len(names) < 2:
         raise ValueError(f"{title}: needs at least two class names, from the data, as `class_names`, or by --labels")
     if not all(name.strip() for name in names):
-        raise ValueError("class_names: one of them is empty; a class without words cannot be found")
+        raise ValueError(f"{title}: a class name is empty; a class without words cannot be found")
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
-        raise ValueError(f"class_names: {twice!r} names two classes; give each its own words")
+        raise ValueError(f"{title}: {twice!r} names two classes; give each its own words")
     return tuple(names)
 
 
