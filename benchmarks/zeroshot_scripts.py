@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 BATCH, WORKERS = 64, 2
 MANY = 256  # pictures of a batch of the pipeline, which reads all labels anew for each
 HEADS = "path", "label", "probability"
-ONE = "a photo of a {}."  # where a script can take one sentence only
+ONE = "a photo of a {}."
 
 
 def files(folder: Path) -> list[str]:
@@ -69,18 +70,30 @@ def with_open_clip(a: argparse.Namespace) -> None:
 
 
 def with_transformers(a: argparse.Namespace) -> None:
-    """One sentence, whatever is asked; "fp32" in float32, else in bf16."""
+    """In float32 by "fp32", else in bf16. The pipeline takes one template: of `imagenet` every sentence is a candidate,
+    and a label's probability the sum of those of its sentences."""
     import torch
+    import yaml
     from transformers import pipeline
 
     paths, labels = files(a.pictures), lines(a.labels)
     kind = torch.float32 if a.precision == "fp32" else torch.bfloat16
+    given, template, batch, workers = {label: label for label in labels}, a.templates, MANY, WORKERS
+    if a.templates == "imagenet":
+        eighty = yaml.safe_load((resources.files("pictura") / "prompts/imagenet.yaml").read_text())["templates"]
+        given, template = {one.replace("{}", label): label for label in labels for one in eighty}, "{}"
+        batch, workers = MANY // 2, 1  # each holds all sentences' tokens for each picture: more do not fit 24 GiB
     classify: Any = pipeline("zero-shot-image-classification", model=str(a.model), device=a.device, dtype=kind)
     answers = classify(
-        paths, candidate_labels=labels, hypothesis_template=ONE if a.templates == "imagenet" else a.templates,
-        batch_size=MANY, num_workers=WORKERS,
-    )  # fmt: skip
-    write(a.answers, paths, [(found[0]["label"], found[0]["score"]) for found in answers])
+        paths, candidate_labels=list(given), hypothesis_template=template, batch_size=batch, num_workers=workers
+    )
+    rows: list[tuple[str, float]] = []
+    for found in answers:
+        chances = dict.fromkeys(labels, 0.0)
+        for one in found:
+            chances[given[one["label"]]] += one["score"]
+        rows.append(max(chances.items(), key=lambda pair: pair[1]))
+    write(a.answers, paths, rows)
 
 
 def write(file: Path, paths: list[str], rows: list[tuple[str, float]]) -> None:

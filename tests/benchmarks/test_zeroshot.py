@@ -93,6 +93,13 @@ def test_both_sides_give_one_answer(
     torch.testing.assert_close(ours, peer, rtol=1e-4 if case.script == "open_clip" else 2e-2, atol=0)
 
 
+@needs["transformers"]
+def test_the_pipeline_is_asked_all_sentences(place: Path, in_process: list[list[str]]) -> None:
+    """Of each label the probabilities of its eighty are added, so that they are of labels, and sum to one."""
+    chances = replace(CASES[1], templates="imagenet", labels=2).peer("cpu")()
+    assert chances.shape == (5,) and bool((chances >= 0.5 - 1e-3).all() and (chances <= 1 + 1e-3).all())
+
+
 @needs["open_clip"]
 def test_a_run_of_one_size_writes_its_pictures_and_models_once(place: Path, in_process: list[list[str]]) -> None:
     case = CASES[0]
