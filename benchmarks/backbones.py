@@ -149,7 +149,8 @@ class TrainStep(Backbone):
         from pathlib import Path
 
         from pictura.objectives.base import Task
-        from pictura.training.loop import Trainer, TrainingConfig
+        from pictura.training.config import TrainingConfig
+        from pictura.training.loop import Trainer
         from pictura.training.optimizers import AdamWConfig
         from pictura.training.schedules import CosineConfig
 

@@ -130,7 +130,7 @@ class TrainStep(ClipCase):
 
     def recipe(self) -> dict[str, Any]:
         """What our trainer takes: `config` and `optimizer`, CLIP's defaults."""
-        from pictura.training.loop import TrainingConfig
+        from pictura.training.config import TrainingConfig
         from pictura.training.optimizers import AdamWConfig
 
         return {"config": TrainingConfig(steps=FOREVER, precision="bf16", clip_norm=None), "optimizer": AdamWConfig()}

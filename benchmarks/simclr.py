@@ -186,7 +186,8 @@ class SimCLRStep(Case):
         from pictura.models.classifier import ClassifierConfig
         from pictura.objectives.base import Task
         from pictura.objectives.simclr import SimCLRConfig
-        from pictura.training.loop import Trainer, TrainingConfig
+        from pictura.training.config import TrainingConfig
+        from pictura.training.loop import Trainer
         from pictura.training.optimizers import SGDConfig
         from pictura.training.schedules import ConstantConfig
 

@@ -157,7 +157,8 @@ class TrainStep(ViLTCase):
         from pictura.objectives.base import Task
         from pictura.objectives.masked_words import MaskedWordsConfig
         from pictura.objectives.matching import MatchingConfig
-        from pictura.training.loop import Trainer, TrainingConfig
+        from pictura.training.config import TrainingConfig
+        from pictura.training.loop import Trainer
         from pictura.training.optimizers import AdamWConfig
         from pictura.training.schedules import CosineConfig
 

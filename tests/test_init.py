@@ -24,7 +24,7 @@ def test_import_pictura_imports_nothing_else() -> None:
 HEAVY = (
     "torch._dynamo", "torch._inductor", "torch.distributed.checkpoint", "torch.distributed.fsdp",
     "torch.distributed.tensor", "torch.utils.tensorboard", "sympy", "triton", "torchvision", "pandas", "scipy",
-    "matplotlib", "huggingface_hub", "av", "faster_coco_eval", "pictura.recipe", "pictura.training.loop",
+    "matplotlib", "huggingface_hub", "av", "faster_coco_eval", "pictura.training.loop",
 )  # fmt: skip
 
 
@@ -38,6 +38,12 @@ def test_a_model_is_used_without_what_trains_one(trained: Path, tmp_path: Path) 
         f"code, found = main({asked}), set({HEAVY}) & set(sys.modules)\n"
         "assert code == 0 and not found, found"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_recipe_is_read_without_what_trains_one() -> None:
+    code = f"import sys, pictura.recipe; found = set({HEAVY}) & set(sys.modules); assert not found, found"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

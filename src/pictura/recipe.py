@@ -18,7 +18,7 @@ from pictura.evaluation.base import EvaluatorConfig
 from pictura.models.base import ModelConfig
 from pictura.models.vild import ViLDConfig
 from pictura.objectives.base import ObjectiveConfig
-from pictura.training.loop import TrainingConfig
+from pictura.training.config import TrainingConfig
 from pictura.training.optimizers import AdamWConfig, OptimizerConfig
 from pictura.training.schedules import CosineConfig, ScheduleConfig
 

@@ -25,8 +25,9 @@ from pictura.objectives.classification import ClassificationConfig
 from pictura.objectives.clip import CLIPObjectiveConfig
 from pictura.objectives.siglip import SigLIPObjectiveConfig
 from pictura.training import precision
+from pictura.training.config import TrainingConfig
 from pictura.training.gradient_cache import cached_backward
-from pictura.training.loop import Trainer, TrainingConfig
+from pictura.training.loop import Trainer
 from pictura.training.optimizers import AdamWConfig, LARSConfig
 from pictura.training.precision import Masters
 from pictura.training.schedules import ConstantConfig

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pictura.config import load
 from pictura.objectives.base import Batch
-from pictura.training.loop import NonFinite, Trainer, TrainingConfig
+from pictura.training.config import TrainingConfig
+from pictura.training.loop import NonFinite, Trainer
 from pictura.training.metrics import read_metrics
 from pictura.training.optimizers import AdamWConfig, MuonConfig
 from pictura.training.schedules import CosineConfig

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pictura.data.randomness import random_generator
 from pictura.objectives.base import Batch, Features, Objective, Outcome, Task
-from pictura.training.loop import Trainer, TrainingConfig
+from pictura.training.config import TrainingConfig
+from pictura.training.loop import Trainer
 from pictura.training.optimizers import AdamWConfig, OptimizerConfig
 from pictura.training.schedules import ConstantConfig, ScheduleConfig
 

@@ -8,16 +8,14 @@ import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass
 from itertools import chain
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pictura.config import Config
 from pictura.config.messages import nearest
 from pictura.data.prefetch import changed
 from pictura.data.randomness import random_generator
@@ -27,6 +25,7 @@ from pictura.distributed.wrap import clip_scale, gradient_norm, start_equal, uns
 from pictura.objectives.base import Batch, Outcome, Task
 from pictura.output.progress import Progress
 from pictura.training.checkpoints import Checkpoints
+from pictura.training.config import TrainingConfig
 from pictura.training.ema import Ema
 from pictura.training.flops import count_flops
 from pictura.training.gradient_cache import cached_backward, check_cacheable
@@ -40,40 +39,6 @@ from pictura.training.signals import Stopped, StopRequest
 
 Evaluate = Callable[[int], dict[str, float]]
 Step = tuple[int, Tensor, Batch]  # number, loss, batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig(Config):
-    """How long, how precise, how large.
-
-    micro_batch: examples embedded at once; the loss still sees the whole batch (gradient cache).
-    freeze: names of model parts that keep their weights, `image` for a locked picture tower (LiT, Zhai et al. 2022).
-    recompute: activations of blocks are computed again in the backward pass, to save memory.
-    save_every, evaluate_every: in steps; the end of the run is always saved and evaluated.
-    best: metric, and whether `min` or `max` of it is best, for the checkpoint kept beside the last ones; with it, each
-        step that is evaluated is saved.
-    """
-
-    steps: int
-    precision: Literal["float32", "bf16"] = "bf16"
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    clip_norm: float | None = 1.0
-    micro_batch: int | None = None
-    freeze: tuple[str, ...] = ()
-    recompute: bool = False
-    compile: bool = False
-    ema: float | None = None
-    log_every: int = 10
-    save_every: int = 500
-    keep_last: int = 2
-    evaluate_every: int | None = None
-    best: tuple[str, Literal["min", "max"]] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "save_every", "micro_batch", "evaluate_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: {value} is below 1")
 
 
 class NonFinite(ArithmeticError):

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pictura.config import Config
-from pictura.training.lars import LARS
 from pictura.training.muon import Muon
 
 Named = tuple[str, Tensor, float]  # name, parameter, rate
@@ -133,6 +132,8 @@ class LARSConfig(OptimizerConfig):
 
     def parts(self, named: Sequence[Named]) -> Iterator[torch.optim.Optimizer]:
         """Each with one reduction of norms over processes for each group."""
+        from pictura.training.lars import LARS  # here: it knows sharded tensors, which take as long to import as torch
+
         for piece in pieces(named):
             adapting: dict[tuple[bool, float], list[Tensor]] = {}
             for name, parameter, rate in piece:
