@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from pictura.evaluation.calibrate import average_precision, calibration_error, separation
 from pictura.evaluation.calibration import Calibration
@@ -90,3 +92,9 @@ def test_average_precision_is_that_of_a_plain_loop(levels: int) -> None:
     assert average_precision(found, others) == pytest.approx(naive_precision(found.tolist(), others.tolist()))
     assert average_precision(torch.tensor([2.0, 3.0]), torch.tensor([1.0])) == 1
     assert average_precision(torch.tensor([0.0]), torch.tensor([1.0, 2.0, 3.0])) == 0.25
+
+
+@pytest.mark.parametrize("measured", [separation, average_precision])
+def test_a_diverged_model_does_not_look_good(measured: Callable[[Tensor, Tensor], float]) -> None:
+    nan, some = torch.full((3,), torch.nan), torch.rand(3)
+    assert max(measured(nan, nan), measured(nan, some), measured(some, nan)) <= 0.5

@@ -44,17 +44,19 @@ def known_curve(seen: Tensor, unseen: Tensor) -> tuple[float, float]:
 
 
 def separation(seen: Tensor, unseen: Tensor) -> float:
-    """The chance that a score of the first, [n], is above one of the second, [m]; a tie is half a chance (AUROC)."""
-    order = unseen.sort().values
+    """The chance that a score of the first, [n], is above one of the second, [m]; a tie is half a chance (AUROC). A NaN
+    counts as wrong: a diverged model must not look good."""
+    seen, order = seen.nan_to_num(-torch.inf), unseen.nan_to_num(torch.inf).sort().values
     below = torch.searchsorted(order, seen, right=False) + torch.searchsorted(order, seen, right=True)
     return float(below.double().mean() / (2 * len(unseen)))
 
 
 def average_precision(found: Tensor, others: Tensor) -> float:
     """The area under precision over recall, in steps, where those with scores `found`, [n], are to be found among
-    `others`, [m], the highest first; equal scores are found together (AUPR, as Hendrycks et al. 2021 score ImageNet-O,
-    arXiv:1907.07174)."""
-    scores, order = torch.cat([found, others]).sort(descending=True)
+    `others`, [m], the highest first; equal scores are found together, and a NaN counts as wrong (AUPR, as Hendrycks et
+    al. 2021 score ImageNet-O, arXiv:1907.07174)."""
+    every = torch.cat([found.nan_to_num(-torch.inf), others.nan_to_num(torch.inf)])
+    scores, order = every.sort(descending=True)
     right = (order < len(found)).cumsum(0)
     last = torch.cat([scores[1:] != scores[:-1], torch.ones(1, dtype=torch.bool)]).nonzero()[:, 0]  # of equal ones
     precision = right[last].double() / (last + 1)

@@ -96,17 +96,16 @@ class Calibration(Evaluator):
     def run_outside(
         self, embedder: Embedder, asked: Classifier, outside: Source, seen: Tensor
     ) -> Iterator[tuple[str, float]]:
-        highest, answers, indices = list[Tensor](), list[Tensor](), list[Tensor]()
+        kept = list[tuple[Tensor, ...]]()
         for features, batch in embedder.walk(outside):
-            highest.append(asked.highest(features))
-            answers.append((asked.scale * asked.scores(features)).softmax(1))
-            indices.append(batch["index"])
-        if not highest:
+            sure, answer = (asked.scale * asked.scores(features)).softmax(1).max(1)
+            kept.append((batch["index"], asked.highest(features), sure, answer))
+        if not kept:
             raise ValueError(f"{self.title}: outside: the data has no usable picture")
-        sure, answer = torch.cat(answers).max(1)
-        some, index = sure.argsort(descending=True, stable=True)[:SHOWN].tolist(), torch.cat(indices)
+        index, highest, sure, answer = (torch.cat(column) for column in zip(*kept, strict=True))
+        some = sure.argsort(descending=True, stable=True)[:SHOWN].tolist()
         self.strange = [(int(index[i]), float(sure[i]), self.names[int(answer[i])]) for i in some]
-        yield f"{self.title}/outside/separation", separation(seen, torch.cat(highest))
+        yield f"{self.title}/outside/separation", separation(seen, highest)
         yield f"{self.title}/outside/aupr", average_precision(-sure, -self.sure)
 
     def panels(self) -> list[Panel]:
