@@ -2,7 +2,7 @@
 
     pictura train demo --out runs/demo
     pictura train photos --out runs/photos
-    .venv/bin/python -m benchmarks.between             fine-tune both, measure eleven models between; about ten minutes
+    .venv/bin/python -m benchmarks.between             fine-tune both, measure eleven models between; six minutes
     .venv/bin/python -m benchmarks.between --write     the table and the picture of docs/limits.md
 
 The model of scenes learns another style of drawing, that of photographs CIFAR-10's training pictures; what each knew is
@@ -12,7 +12,6 @@ measured, from share 0, the model before, to 1, the tuned one.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 from .limits import CIFAR10, DATA, SCENES, SETS, TINY, config_of, single
 from .limits_page import points, table
-from .trained import DOCS, Run, keep, kept, timed, write_between
+from .trained import DOCS, Run, of_models, write_between
 
 NAME = "between"
 SHARES = tuple(tenth / 10 for tenth in range(11))
@@ -133,27 +132,15 @@ def plot(done: dict[str, Run], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def write(done: dict[str, Run]) -> None:
+    """The table between the page's marks, and the picture beside it."""
+    write_between(DOCS / "limits.md", NAME, page(done))
+    plot(done, DOCS / "between.svg")
+
+
 def main() -> int:
-    about = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.between", description=about)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the runs (default: runs)")
-    parser.add_argument("--write", action="store_true", help="write the page from what is kept, measure nothing")
-    arguments = parser.parse_args()
-    done = {run["subject"]: run for run in kept(NAME)}
-    if arguments.write:
-        if not done:
-            parser.error("nothing has been measured yet; leave out --write")
-        write_between(DOCS / "limits.md", NAME, page(done))
-        plot(done, DOCS / "between.svg")
-        return 0
-    for subject, told in SUBJECTS.items():
-        if subject in done:
-            continue
-        if not (arguments.runs / told["run"] / "model").is_dir():
-            sys.stderr.write(f"{subject}: not measured, there is no {arguments.runs / told['run'] / 'model'}\n")
-            continue
-        keep(NAME, timed(lambda one: measured(one, arguments.runs), {"subject": subject}))
-    return 0
+    asked = {subject: told["run"] for subject, told in SUBJECTS.items()}
+    return of_models(NAME, (__doc__ or "").partition("\n")[0], asked, measured, write)
 
 
 if __name__ == "__main__":

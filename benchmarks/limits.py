@@ -16,7 +16,6 @@ is trained on what it is asked about: `photos` has seen the names of tiny-imagen
 
 from __future__ import annotations
 
-import argparse
 import csv
 import re
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import limits_page
-from .trained import Run, keep, kept, timed
+from .trained import Run, of_models
 
 if TYPE_CHECKING:
     from pictura.evaluation.base import EvaluatorConfig
@@ -259,26 +258,8 @@ def gains(found: Measured) -> dict[str, list[float]]:
 
 
 def main() -> int:
-    about = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=about)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the runs (default: runs)")
-    parser.add_argument("--write", action="store_true", help="write the page from what is kept, measure nothing")
-    arguments = parser.parse_args()
-    done = {run["subject"]: run for run in kept(NAME)}
-    if arguments.write:
-        if not done:
-            parser.error("nothing has been measured yet; leave out --write")
-        limits_page.write(done)
-        return 0
-    for subject, (run, _) in SUBJECTS.items():
-        if subject in done:
-            continue
-        if not (arguments.runs / run / "model").is_dir():
-            sys.stderr.write(f"{subject}: not measured, there is no {arguments.runs / run / 'model'}\n")
-            continue
-        keep(NAME, timed(lambda one: measured(one, arguments.runs), {"subject": subject}))
-        sys.stderr.write(f"{subject}: measured\n")
-    return 0
+    asked = {subject: trained for subject, (trained, _) in SUBJECTS.items()}
+    return of_models(NAME, (__doc__ or "").partition("\n")[0], asked, measured, limits_page.write)
 
 
 if __name__ == "__main__":

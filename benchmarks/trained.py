@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -74,6 +75,32 @@ def timed(train: Callable[[Run], Run], run: Run) -> Run:
     result = run | train(run)
     result |= {"seconds": round(time.perf_counter() - began, 1), "machine": machine()}
     return result | {"date": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def of_models(
+    name: str, about: str, subjects: Mapping[str, str], measured: Callable[[Run, Path], Run], write: Callable[..., None]
+) -> int:
+    """The command of a study that asks trained models: {subject: the run whose model it asks}. Each subject is measured
+    when that model is there, and kept; with `--write`, `write({subject: run})` makes the page."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the runs (default: runs)")
+    parser.add_argument("--write", action="store_true", help="write the page from what is kept, measure nothing")
+    arguments = parser.parse_args()
+    done = {run["subject"]: run for run in kept(name)}
+    if arguments.write:
+        if not done:
+            parser.error("nothing has been measured yet; leave out --write")
+        write(done)
+        return 0
+    for subject, trained in subjects.items():
+        if subject in done:
+            continue
+        if not (arguments.runs / trained / "model").is_dir():
+            sys.stderr.write(f"{subject}: not measured, there is no {arguments.runs / trained / 'model'}\n")
+            continue
+        keep(name, timed(lambda one: measured(one, arguments.runs), {"subject": subject}))
+        sys.stderr.write(f"{subject}: measured\n")
+    return 0
 
 
 def write_between(page: Path, mark: str, text: str) -> None:

@@ -91,6 +91,7 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, say: Say = logger.inf
 
 
 def trainer_of(prepared: Prepared, folder: Path, device: torch.device) -> Trainer:
+    """What trains the model of a recipe into `folder`, at step 0."""
     r = prepared.recipe
     optimizer = r.optimizer.scaled(r.loader.batch_size)  # the recipe stays as it was given, so it is scaled once
     return Trainer(prepared.task, r.training, optimizer, r.schedule, folder, seed=r.seed, device=device)
